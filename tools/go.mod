@@ -1,0 +1,3 @@
+module github.com/volute-io/volute/tools
+
+go 1.26
