@@ -17,7 +17,7 @@ GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | gre
 .PHONY: help run build test unit race e2e sdk lint bench proto web deps clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: web ## start the demo room on http://127.0.0.1:8000
 	$(GO) run ./examples/room
