@@ -1,0 +1,170 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/internal/broker/brokertest"
+)
+
+func config(t *testing.T) Config {
+	return Config{
+		Logger:         slog.New(slog.NewTextHandler(t.Output(), nil)),
+		HistoryMetaTTL: 720 * time.Hour,
+		PresenceTTL:    time.Minute,
+	}
+}
+
+func TestBroker(t *testing.T) {
+	brokertest.Run(t, func(t *testing.T) volute.Broker { return New(config(t)) }, brokertest.Options{FakeTime: true})
+}
+
+func TestPresence(t *testing.T) {
+	brokertest.RunPresence(t, func(t *testing.T) volute.Presence { return New(config(t)) },
+		brokertest.Options{FakeTime: true, PresenceTTL: time.Minute})
+}
+
+// TestSweep makes sure that what has expired costs no memory, although nobody
+// asks for it any more.
+func TestSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(config(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- b.Run(ctx, func(string, volute.Delivery) {}) }()
+
+		o := volute.PublishOptions{HistorySize: 10, HistoryTTL: time.Minute, HistoryMetaTTL: time.Hour, IdempotencyKey: "k"}
+		for i := range 1000 {
+			channel := fmt.Sprint("ch", i)
+			for range 3 { // expires and comes back
+				mustPublish(t, b, channel, o)
+				o.IdempotencyKey = ""
+			}
+			if err := b.Subscribe(ctx, channel); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Add(ctx, channel, "c", volute.ClientInfo{User: "u"}); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Unsubscribe(ctx, channel); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		if n := count(b, func(s *shard) int { return len(s.rooms) }); n != 0 {
+			t.Errorf("%d rooms are kept", n)
+		}
+		if n := count(b, func(s *shard) int { return len(s.expiry) }); n != 1000 {
+			t.Errorf("%d streams are scheduled, want 1000", n)
+		}
+		time.Sleep(time.Hour)
+		if n := count(b, func(s *shard) int {
+			return len(s.channels) + len(s.expiry) + len(s.repeats.queue) + len(s.repeats.byKey)
+		}); n != 0 {
+			t.Errorf("%d expired things are kept", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestIdempotencyLimit makes sure that keys cannot fill the memory.
+func TestIdempotencyLimit(t *testing.T) {
+	var log bytes.Buffer
+	cfg := config(t)
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	b := New(cfg)
+	for i := range idempotencyLimit + 10 {
+		mustPublish(t, b, "a", volute.PublishOptions{IdempotencyKey: fmt.Sprint(i)})
+	}
+	if n := count(b, func(s *shard) int { return len(s.repeats.byKey) }); n != idempotencyLimit {
+		t.Errorf("%d keys are remembered, want %d", n, idempotencyLimit)
+	}
+	if r := mustPublish(t, b, "a", volute.PublishOptions{IdempotencyKey: fmt.Sprint(idempotencyLimit + 9)}); !r.Suppressed {
+		t.Error("the latest key is forgotten")
+	}
+	b.sweep()
+	if !strings.Contains(log.String(), "keys=10") {
+		t.Errorf("log = %q", log.String())
+	}
+}
+
+func TestRunTwice(t *testing.T) {
+	b := New(config(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	done, running := make(chan error, 1), make(chan struct{})
+	go func() {
+		done <- b.Run(ctx, func(string, volute.Delivery) {
+			select {
+			case running <- struct{}{}:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	if err := b.Subscribe(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	go func() {
+		defer close(stop)
+		for ctx.Err() == nil {
+			_, _ = b.Publish(ctx, "a", volute.Delivery{Kind: volute.DeliverJoin}, volute.PublishOptions{})
+		}
+	}()
+	<-running
+	if err := b.Run(ctx, func(string, volute.Delivery) {}); err == nil {
+		t.Error("a second Run at the same time was accepted")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	<-stop
+}
+
+func mustPublish(t *testing.T, b *Broker, channel string, o volute.PublishOptions) volute.PublishResult {
+	t.Helper()
+	d := volute.Delivery{Kind: volute.DeliverPublication, Publication: &volute.Publication{Data: []byte("{}")}}
+	r, err := b.Publish(t.Context(), channel, d, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func count(b *Broker, of func(s *shard) int) (n int) {
+	for i := range b.shards {
+		s := &b.shards[i]
+		s.mu.Lock()
+		n += of(s)
+		s.mu.Unlock()
+	}
+	return n
+}
+
+func BenchmarkPublish(b *testing.B) {
+	br := New(Config{HistoryMetaTTL: time.Hour, PresenceTTL: time.Minute})
+	d := volute.Delivery{Kind: volute.DeliverPublication, Publication: &volute.Publication{Data: []byte(`{"a":1}`)}}
+	for name, o := range map[string]volute.PublishOptions{
+		"plain":   {},
+		"history": {HistorySize: 100, HistoryTTL: time.Minute},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := br.Publish(b.Context(), "channel", d, o); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
