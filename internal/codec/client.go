@@ -21,12 +21,7 @@ type client struct{ call Call }
 // do performs the operation called name: the words of q are written into the
 // request, those of R read from the result.
 func do[R any](ctx context.Context, c client, name string, q any) (r R, err error) {
-	var op *Operation
-	for _, o := range single {
-		if o.Name == name {
-			op = o
-		}
-	}
+	op := OperationByName(name)
 	req := op.NewRequest()
 	if lost := write(req.ProtoReflect(), words(q), false); lost != "" {
 		return r, fmt.Errorf("%s: the server API has no field for %s", name, lost)

@@ -77,6 +77,16 @@ func filled(m protoreflect.Message) (is bool) {
 // first and batch last. Callers must not change it.
 func Operations() []*Operation { return operations }
 
+// OperationByName finds an operation by its Name; nil if there is none.
+func OperationByName(name string) *Operation {
+	for _, op := range operations {
+		if op.Name == name {
+			return op
+		}
+	}
+	return nil
+}
+
 var operations = append(single, describe("batch", -1, serveBatch))
 
 // single holds the operations that a batch may consist of.
