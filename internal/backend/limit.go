@@ -1,0 +1,67 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/volute-io/volute"
+)
+
+// limit lets a bounded number of events through at once and a bounded number
+// wait, so that a slow backend costs its own events an error instead of the
+// server its memory.
+type limit struct {
+	name    string
+	next    volute.Backend
+	log     *slog.Logger
+	places  chan struct{}
+	queue   int64
+	waiting atomic.Int64
+	full    atomic.Bool // refused since a place was last free: said in the log
+}
+
+func newLimit(name string, next volute.Backend, l Limits, log *slog.Logger) *limit {
+	return &limit{name: name, next: next, log: log, places: make(chan struct{}, l.Concurrency), queue: int64(l.Queue)}
+}
+
+func (l *limit) Handle(ctx context.Context, ev volute.Event) (volute.Reply, error) {
+	select {
+	case l.places <- struct{}{}:
+		l.full.Store(false)
+	default:
+		if err := l.wait(ctx, ev); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { <-l.places }()
+	return l.next.Handle(ctx, ev)
+}
+
+// wait takes a place as soon as one is free: first come, first served.
+func (l *limit) wait(ctx context.Context, ev volute.Event) error {
+	defer l.waiting.Add(-1)
+	if l.waiting.Add(1) > l.queue {
+		return l.refuse(ctx, ev)
+	}
+	select {
+	case l.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("all %d places taken: %w", cap(l.places), ctx.Err())
+	}
+}
+
+func (l *limit) refuse(ctx context.Context, ev volute.Event) error {
+	if l.full.CompareAndSwap(false, true) {
+		l.log.LogAttrs(ctx, slog.LevelWarn, "backend has more events than it may take; the rest get error 111 until a place is free",
+			append(eventAttrs(l.name, ev), slog.Int("concurrency", cap(l.places)), slog.Int64("queue", l.queue))...)
+	}
+	if ev.Kind == volute.KindRefresh || ev.Kind == volute.KindSubRefresh {
+		// A transport failure: these are prolonged and asked again. An error for
+		// the client would end what it has.
+		return fmt.Errorf("all %d places and %d places in the queue taken", cap(l.places), l.queue)
+	}
+	return volute.ErrTooManyRequests
+}
