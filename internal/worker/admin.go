@@ -252,15 +252,18 @@ func (p *Pool) Add(ctx context.Context) error {
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ctx == nil {
-		if fresh != nil {
-			fresh.stop()
-		}
-		return &JobError{Pool: p.cfg.Name, Kind: ErrClosed}
+	running := p.ctx != nil
+	if running {
+		p.open(fresh)
 	}
-	p.open(fresh)
-	return nil
+	p.mu.Unlock()
+	if running {
+		return nil
+	}
+	if fresh != nil {
+		fresh.stop()
+	}
+	return &JobError{Pool: p.cfg.Name, Kind: ErrClosed}
 }
 
 // Remove stops one worker, as soon as one is free. The last one stays.

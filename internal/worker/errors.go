@@ -13,6 +13,7 @@ var (
 	ErrWorkerDied = errors.New("worker died")
 	ErrTimeout    = errors.New("worker gave no answer in time")
 	ErrBadAnswer  = errors.New("bad answer")
+	ErrCancelled  = errors.New("caller went away") // the worker is not to blame
 	ErrClosed     = errors.New("pool is stopped")
 )
 

@@ -56,8 +56,9 @@ func (r *request) finish(body []byte, err error) { r.done <- result{body, err} }
 // Context and Body of the job must not change afterwards, even if Exec fails.
 //
 // The worker has until ctx's deadline or Config.ExecTimeout, then it is killed
-// and replaced. If ctx is cancelled, Exec returns, and the worker finishes on
-// its own. Errors are *SoftError and *JobError. Any goroutine may call it.
+// and replaced (but it has always a second, though Exec returns at the
+// deadline). If ctx is cancelled, Exec returns, and the worker finishes on its
+// own. Errors are *SoftError and *JobError. Any goroutine may call it.
 func (p *Pool) Exec(ctx context.Context, job Job) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &JobError{Pool: p.cfg.Name, Kind: ErrNoWorker, Cause: err}
@@ -124,10 +125,7 @@ func (p *Pool) unserved(kind, cause error) error {
 func (p *Pool) unanswered(r *request, cause error) error {
 	e := &JobError{Pool: p.cfg.Name, PID: int(r.pid.Load()), Kind: ErrTimeout, Cause: cause}
 	if errors.Is(cause, context.Canceled) {
-		e.Kind = errCancelled
+		e.Kind = ErrCancelled
 	}
 	return e
 }
-
-// errCancelled: the caller went away; the worker is not to blame.
-var errCancelled = errors.New("job was cancelled")

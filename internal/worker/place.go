@@ -190,8 +190,8 @@ func (w *place) do(ctx context.Context, r *request) {
 	out := proc.exec(r, p.cfg.ExecTimeout)
 	if out.retry {
 		w.retry(r, out.bad)
-		w.replace(ctx, out.bad, out.state)
 		w.putBack()
+		w.replace(ctx, out.bad, out.state)
 		return
 	}
 	r.finish(out.body, out.err)

@@ -37,8 +37,9 @@ type Pool struct {
 	mu     sync.Mutex // guards what follows
 	ctx    context.Context
 	places map[*place]struct{}
-	extra  int            // dynamic workers
-	active sync.WaitGroup // places and administrators; Add under mu, before closing
+	live   map[*process]struct{} // all that run, in a place or not
+	extra  int                   // dynamic workers
+	active sync.WaitGroup        // places and administrators; Add under mu, before closing
 	fails  failures
 }
 
@@ -64,6 +65,7 @@ func New(cfg Config) (*Pool, error) {
 		admin:    make(chan struct{}, 1),
 		closed:   make(chan struct{}),
 		places:   map[*place]struct{}{},
+		live:     map[*process]struct{}{},
 	}
 	p.requests.New = newRequest
 	var err error
@@ -144,7 +146,9 @@ func (p *Pool) Run(ctx context.Context) error {
 // drain waits until all places are empty; after DestroyTimeout it kills.
 func (p *Pool) drain() error {
 	timer := time.AfterFunc(p.cfg.DestroyTimeout, func() {
-		for _, proc := range p.processes() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for proc := range p.live {
 			p.cfg.Logger.Warn("worker did not finish within destroy_timeout and is killed", "pool", p.cfg.Name, "pid", proc.pid)
 			proc.kill()
 		}

@@ -20,6 +20,7 @@ import (
 const (
 	stopGrace  = 10 * time.Second // between the stop frame and the kill
 	frameGrace = time.Second      // to write a stop frame, and for an exit to follow a closed pipe
+	patience   = time.Second      // a worker has at least this long for a job, however late the job comes
 	keptBuffer = 1 << 20          // bytes of a request buffer that are kept for the next request
 )
 
@@ -88,9 +89,11 @@ func (proc *process) attach(r relay, reader *goridge.Reader) error {
 	return nil
 }
 
-// watch reaps the process when it ends, and kills what it leaves behind.
-func (proc *process) watch() {
+// watch reaps the process when it ends, kills what it leaves behind, and calls
+// gone.
+func (proc *process) watch(gone func(*process)) {
 	defer close(proc.exited)
+	defer gone(proc)
 	awaitExit(proc.pid)
 	proc.mu.Lock()
 	killGroup(proc.cmd.Process)
@@ -189,13 +192,7 @@ func (proc *process) exec(r *request, limit time.Duration) outcome {
 		return outcome{retry: true, bad: bad, state: StateInvalid}
 	}
 	now := time.Now()
-	deadline, why := now.Add(limit), "the execution limit"
-	if ttl := proc.limits.ExecTTL; ttl > 0 && ttl < limit {
-		deadline, why = now.Add(ttl), "exec_ttl"
-	}
-	if end, ok := r.ctx.Deadline(); ok && end.Before(deadline) {
-		deadline, why = end, "the event's deadline"
-	}
+	deadline, why := proc.deadline(r, now, limit)
 	proc.jobs.Add(1)
 	proc.buf = goridge.Append(proc.buf[:0], r.Codec, 0, []uint32{uint32(len(r.Context))}, r.Context, r.Body)
 	if proc.confirm {
@@ -223,6 +220,24 @@ func (proc *process) exec(r *request, limit time.Duration) outcome {
 		return proc.broken(err)
 	}
 	return out
+}
+
+// deadline is when a process that has not answered by then is killed, and why.
+func (proc *process) deadline(r *request, now time.Time, limit time.Duration) (time.Time, string) {
+	deadline, why := now.Add(limit), "the execution limit"
+	if end, ok := r.ctx.Deadline(); ok && end.Before(deadline) {
+		// The caller leaves at its deadline. But a job may have spent its time in
+		// the queue: to kill each worker that gets such a job would make the queue
+		// longer still.
+		if fair := now.Add(min(patience, limit)); end.Before(fair) {
+			end = fair
+		}
+		deadline, why = end, "the job's deadline"
+	}
+	if ttl := proc.limits.ExecTTL; ttl > 0 && now.Add(ttl).Before(deadline) {
+		deadline, why = now.Add(ttl), "exec_ttl"
+	}
+	return deadline, why
 }
 
 // late is the outcome of a job whose deadline has passed.

@@ -153,13 +153,22 @@ func (p *Pool) fork(cmd *exec.Cmd, id *identity) (*process, error) {
 	if p.cfg.MaxJobs > 0 {
 		proc.maxJobs = int64(p.cfg.MaxJobs + rand.IntN(p.cfg.MaxJobs*14/100+1))
 	}
-	go proc.watch()
+	p.mu.Lock()
+	p.live[proc] = struct{}{}
+	p.mu.Unlock()
+	go proc.watch(p.buried)
 	go func() {
 		defer close(proc.silent)
 		proc.output.copy(stderr)
 		_ = stderr.Close()
 	}()
 	return proc, nil
+}
+
+func (p *Pool) buried(proc *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.live, proc)
 }
 
 // errGone: the process ended before it connected to the relay.
