@@ -38,6 +38,7 @@ var rooms = map[string][]string{
 
 // testOnly are imports that a room's own tests may have in addition.
 var testOnly = map[string][]string{
+	"internal/backend":       {"app"},
 	"internal/broker/memory": {"internal/broker/brokertest"},
 	"internal/engine":        {"internal/broker/memory"},
 	"internal/transport":     {"internal/broker/memory"},

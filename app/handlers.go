@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -120,7 +121,7 @@ func RPC[In, Out any](a *App, method string, h func(ctx context.Context, in In) 
 	a.register(volute.KindRPC, method, h, t, func(ctx context.Context, ev volute.Event) (volute.Reply, error) {
 		var in In
 		if err := decode(ev.Data, &in); err != nil {
-			return nil, &volute.Error{Code: volute.ErrBadRequest.Code, Message: "bad request: " + err.Error()}
+			return nil, &volute.Error{Code: volute.ErrBadRequest.Code, Message: "bad request: " + badInput(err)}
 		}
 		out, err := h(ctx, in)
 		if err != nil {
@@ -143,6 +144,18 @@ func decode(data []byte, into any) error {
 		return nil
 	}
 	return json.Unmarshal(data, into)
+}
+
+// badInput tells a client what is wrong with its data, without the names of Go.
+func badInput(err error) string {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &wrong):
+		return "data is not what the method takes"
+	case wrong.Field == "":
+		return "data cannot be a JSON " + wrong.Value
+	}
+	return fmt.Sprintf("%s cannot be a JSON %s", wrong.Field, wrong.Value)
 }
 
 func encode(v any) ([]byte, error) {

@@ -50,9 +50,11 @@ func put(m protoreflect.Message, fd protoreflect.FieldDescriptor, at any, binary
 		if len(*at) == 0 {
 			return
 		}
-		if b64 := base64Field(fd); binary && b64 != nil {
-			m.Set(b64, protoreflect.ValueOfString(base64.StdEncoding.EncodeToString(*at)))
-			return
+		if binary {
+			if b64 := base64Field(fd); b64 != nil {
+				m.Set(b64, protoreflect.ValueOfString(base64.StdEncoding.EncodeToString(*at)))
+				return
+			}
 		}
 		m.Set(fd, protoreflect.ValueOfBytes(*at))
 	case *bool:
@@ -227,7 +229,7 @@ func read(m protoreflect.Message, ws []word, dataWins bool) (rest string, err er
 	if at, ok := find(ws, "").(*[]byte); ok {
 		*at = append([]byte(nil), m.GetUnknown()...)
 		if kept != nil {
-			*at, err = proto.MarshalOptions{}.MarshalAppend(*at, kept.Interface())
+			*at, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(*at, kept.Interface())
 		}
 	}
 	return rest, err

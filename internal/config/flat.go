@@ -1,5 +1,10 @@
 package config
 
+import (
+	"slices"
+	"strings"
+)
+
 // flatKeys tells today's name of every key of the flat form that Centrifugo v2 to v5
 // had. A section as target takes a section.
 var flatKeys = map[string]string{
@@ -344,4 +349,84 @@ var flatKeys = map[string]string{
 	"subscribe_to_publish":                 "channel.without_namespace.allow_publish_for_subscriber",
 	"proxy_stream_subscribe":               "channel.without_namespace.subscribe_stream_proxy_enabled",
 	"proxy_stream_subscribe_bidirectional": "channel.without_namespace.subscribe_stream_proxy_bidirectional",
+}
+
+// flatProxyOptions tells today's name, inside a proxy, of the options that v3 to v5 had
+// once for all proxies (with proxy_ before the name) and in the elements of proxies.
+var flatProxyOptions = map[string]string{
+	"http_headers":                "http_headers",
+	"grpc_metadata":               "grpc_metadata",
+	"static_http_headers":         "http.static_headers",
+	"http_status_code_transforms": "http.status_to_code_transforms",
+	"binary_encoding":             "binary_encoding",
+	"include_connection_meta":     "include_connection_meta",
+	"grpc_compression":            "grpc.compression",
+	"grpc_tls":                    "grpc.tls",
+	"grpc_cert_file":              "grpc.tls.server_ca_pem",
+	"grpc_credentials_key":        "grpc.credentials_key",
+	"grpc_credentials_value":      "grpc.credentials_value",
+}
+
+// flatTLS tells today's names inside a TLS section.
+var flatTLS = map[string]string{
+	"cert": "cert_pem", "key": "key_pem",
+	"root_ca": "server_ca_pem", "root_ca_pem": "server_ca_pem", "client_ca": "client_ca_pem",
+}
+
+// v2Keys are keys that only v2 had. It passed these headers to HTTP proxies unasked.
+var (
+	v2Keys = []string{
+		"secret", "history_lifetime", "history_recover", "server_side", "client_presence_ping_interval",
+		"client_message_write_timeout", "client_request_max_size", "client_presence_expire_interval",
+		"memory_history_meta_ttl", "redis_history_meta_ttl", "redis_sequence_ttl", "redis_url", "redis_host", "redis_port",
+		"redis_cluster_addrs", "redis_sentinels", "redis_master_name", "redis_streams", "proxy_extra_http_headers", "v3_use_offset",
+	}
+	v2Headers = []string{"Origin", "User-Agent", "Cookie", "Authorization", "X-Real-Ip", "X-Forwarded-For", "X-Request-Id"}
+)
+
+// v3Keys are channel options that v4 replaced by allow_* and force_*. Where only they
+// are used, everybody may subscribe unless protected is set.
+var v3Keys = []string{
+	"publish", "protected", "anonymous", "recover", "position", "subscribe_to_publish", "server_side", "history_recover",
+	"presence_disable_for_client", "history_disable_for_client", "join_leave_disable_for_client",
+}
+
+// removedKeys are gone without a successor. A * at the end stands for anything.
+var removedKeys = []string{
+	"sockjs", "sockjs_*", "tarantool_*", "gomaxprocs", "shutdown_termination_delay", "v3_use_offset",
+	"use_unlimited_history_by_default", "use_client_protocol_v1_by_default", "disable_client_protocol_v1",
+	"redis_tls_skip_verify", "redis_idle_timeout", "redis_pubsub_num_workers", "tls_autocert_force_rsa",
+	"grpc_api_tls_disable", "uni_grpc_tls_disable", "uni_websocket_ping_interval", "websocket_ping_interval",
+	"client_ping_interval", "v5_api", "skip_user_check_in_subscription_token", "node_info_metrics_aggregate",
+}
+
+// proKeys belong to Centrifugo PRO. A * stands for anything.
+var proKeys = []string{
+	"license", "database", "database_*", "channel_patterns", "use_singleflight", "brokers", "presence_managers", "*_cel",
+	"keep_latest_publication", "shared_position_sync", "state_events", "proxy_state_*", "proxy_cache_empty_*",
+	"broker_name", "presence_manager_name", "cache_empty_proxy_name", "state_proxy_name", "client_write_delay",
+	"client_reply_without_queue", "client_max_messages_in_frame", "client_queue_initial_cap",
+	"clickhouse_analytics", "clickhouse_analytics_*", "push_notifications", "push_notifications_*", "user_status", "user_status_*",
+	"user_block", "user_block_*", "token_revoke", "token_revoke_*", "user_tokens_invalidate", "user_tokens_invalidate_*",
+	"*_command_rate_limit", "client_error_limits", "client_error_limits_*", "distributed_rate_limit", "distributed_rate_limit_*",
+	"admin_oidc", "admin_oidc_*", "cache", "websocket_compression_prepared_message_cache_size",
+	"channel_namespace_for_transport_messages_*", "saml", "sentry",
+}
+
+// foreignSections are RoadRunner's plugins that volute has no part of.
+var foreignSections = []string{
+	"http", "jobs", "grpc", "kv", "tcp", "temporal", "service", "reload", "fileserver", "websockets", "broadcast", "lock", "otel",
+	"amqp", "nats", "kafka", "beanstalk", "sqs", "pubsub", "google-pub-sub", "redis", "memcached", "boltdb", "memory", "app-logger",
+	"app_logger", "headers", "static", "gzip",
+}
+
+// matches reports whether key is among patterns, in which one * stands for anything.
+func matches(key string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		before, after, star := strings.Cut(p, "*")
+		if !star {
+			return key == p
+		}
+		return strings.HasPrefix(key, before) && strings.HasSuffix(key, after) && len(key) > len(before)+len(after)
+	})
 }

@@ -80,6 +80,7 @@ type loader struct {
 	schema  *field
 	environ map[string]string
 	tree    *node
+	dotEnv  map[string]string // variables that only DotEnv has
 
 	native bool // some file is not in RoadRunner's dialect
 	rr     bool // some file is

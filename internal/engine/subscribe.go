@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/internal/wire"
+)
+
+// subscribe lets a client into a channel.
+func (c *call) subscribe(req *wire.SubscribeRequest) error {
+	s, n := c.s, c.s.node()
+	if req.Channel == "" {
+		return refuse(volute.DisconnectBadRequest, "subscribe names no channel")
+	}
+	var sub *Subscription
+	err := c.do(func() error {
+		if s.subs.get(req.Channel) != nil {
+			return refuse(volute.ErrAlreadySubscribed, "channel %q", req.Channel)
+		}
+		if limit := n.config.ChannelLimit; limit > 0 && s.subs.len() >= limit {
+			return refuse(volute.ErrLimitExceeded, "the client has client.channel_limit %d subscriptions", limit)
+		}
+		// The entry counts from here on, whoever is asked and however long it takes.
+		sub = &Subscription{session: s, name: req.Channel, call: c}
+		s.subs.add(sub)
+		n.registry.numSubs.Add(1)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	j := &joining{channel: req.Channel, sub: sub}
+	if err := c.admit(j, req); err != nil {
+		c.abandon([]*joining{j})
+		return err
+	}
+	if err := c.join(j); err != nil {
+		c.abandon([]*joining{j})
+		return err
+	}
+	err = c.do(func() error {
+		if sub.state != subJoining {
+			return context.Canceled
+		}
+		s.shard.reply(s, c.id, &j.result)
+		if s.state == stateClosed {
+			return ErrClosed
+		}
+		sub.live(j)
+		return nil
+	})
+	if err != nil {
+		c.abandon([]*joining{j})
+		return err
+	}
+	return c.announce([]*joining{j})
+}
+
+// admit decides whether the client may subscribe, and how: by its token, its
+// name in the channel's, the application, or the channel's flags.
+func (c *call) admit(j *joining, req *wire.SubscribeRequest) error {
+	n := c.s.node()
+	o, ns, err := n.rules.check(req.Channel)
+	if err != nil {
+		return err
+	}
+	if o.SubscriptionType != "" || req.Type != 0 {
+		return refuse(volute.ErrPermissionDenied, "subscription type %d does not fit channel %q%s", req.Type, req.Channel, of(ns))
+	}
+	so, refreshed, err := c.permission(o, ns, req)
+	if err != nil {
+		return err
+	}
+	if so.ExpireAt > 0 && so.ExpireAt <= time.Now().Unix() {
+		return refuse(volute.ErrExpired, "the permission expired %d s ago", time.Now().Unix()-so.ExpireAt)
+	}
+	if req.TagsFilter != nil && !o.AllowTagsFilter {
+		return refuse(volute.ErrBadRequest, "allow_tags_filter is off%s", of(ns))
+	}
+	made := newJoining(req.Channel, o, so)
+	made.refreshed = refreshed
+	made.sub = j.sub
+	made.wants(o, *req)
+	*j = *made
+	return nil
+}
+
+// permission finds the rule that lets the client in, in the order of the
+// protocol. refreshed says that the application prolongs the subscription.
+func (c *call) permission(o *volute.ChannelOptions, ns string, req *wire.SubscribeRequest) (so volute.SubscribeOptions, refreshed bool, err error) {
+	n, user, channel := c.s.node(), c.info().User, req.Channel
+	if req.Token != "" {
+		so, err = c.subscribeToken(req)
+		return so, false, err
+	}
+	if n.rules.private(channel) {
+		return so, false, refuse(volute.ErrPermissionDenied, "channel %q starts with channel.private_prefix and needs a subscription token", channel)
+	}
+	if limited, allowed := n.rules.userLimited(channel, user); limited && o.AllowUserLimitedChannels {
+		if !allowed {
+			return so, false, refuse(volute.ErrPermissionDenied, "channel %q is for other users than %q", channel, user)
+		}
+		return so, false, nil
+	}
+	if route := n.router.Route(volute.KindSubscribe, channel); route.Backend != nil {
+		return c.askSubscribe(route, req)
+	}
+	return so, false, n.mayByFlag(o, ns, user)
+}
+
+// mayByFlag applies the last rules: the channel's flags and insecure mode.
+func (n *Node) mayByFlag(o *volute.ChannelOptions, ns, user string) error {
+	switch {
+	case n.config.Insecure, o.AllowSubscribeForClient && (user != "" || o.AllowSubscribeForAnonymous):
+		return nil
+	case o.AllowSubscribeForClient:
+		return refuse(volute.ErrPermissionDenied, "the client is anonymous, and allow_subscribe_for_anonymous is off%s", of(ns))
+	}
+	return refuse(volute.ErrPermissionDenied, "no subscription token, no subscribe proxy, and allow_subscribe_for_client is off%s", of(ns))
+}
+
+func (c *call) subscribeToken(req *wire.SubscribeRequest) (volute.SubscribeOptions, error) {
+	t, err := c.s.node().verifySubscribe(c.ctx, req.Token)
+	if err != nil {
+		return volute.SubscribeOptions{}, err
+	}
+	return t.SubscribeOptions, c.mine(t, req.Channel)
+}
+
+// verifySubscribe checks a subscription token and says what a bad one costs.
+func (n *Node) verifySubscribe(ctx context.Context, token string) (volute.SubscribeToken, error) {
+	if n.verifier == nil {
+		return volute.SubscribeToken{}, refuse(volute.ErrPermissionDenied, "the client sent a subscription token, and no client.token key is configured")
+	}
+	t, err := n.verifier.VerifySubscribe(ctx, token)
+	switch {
+	case err == nil:
+		return t, nil
+	case errors.Is(err, volute.ErrTokenIsExpired):
+		return t, refuse(volute.ErrTokenExpired, "%v", err)
+	case errors.Is(err, volute.ErrTokenIsInvalid):
+		return t, refuse(volute.ErrPermissionDenied, "%v", err)
+	}
+	return t, fmt.Errorf("token verification: %w", err)
+}
+
+// mine refuses a valid token that was made for somebody or something else.
+func (c *call) mine(t volute.SubscribeToken, channel string) error {
+	me := c.info()
+	switch {
+	case t.Channel != channel:
+		return refuse(volute.DisconnectInvalidToken, "the subscription token is for channel %q, not %q", t.Channel, channel)
+	case t.User != me.User:
+		return refuse(volute.DisconnectInvalidToken, "the subscription token is for user %q, not %q", t.User, me.User)
+	case t.Client != "" && t.Client != me.Client:
+		return refuse(volute.DisconnectInvalidToken, "the subscription token is for connection %s", t.Client)
+	}
+	return nil
+}
+
+func (c *call) askSubscribe(route volute.Route, req *wire.SubscribeRequest) (volute.SubscribeOptions, bool, error) {
+	n := c.s.node()
+	ev := c.event(volute.KindSubscribe)
+	ev.Channel, ev.Data, ev.Token = req.Channel, req.Data, req.Token
+	reply, err := ask[*volute.SubscribeReply](c.ctx, n, route, ev)
+	if err != nil || reply == nil {
+		return volute.SubscribeOptions{}, false, err
+	}
+	refreshed := reply.ExpireAt > 0 && n.router.Route(volute.KindSubRefresh, req.Channel).Backend != nil
+	return reply.SubscribeOptions, refreshed, nil
+}
+
+// unsubscribe ends a subscription on the client's wish. It always succeeds, so
+// that a client may be sure.
+func (c *call) unsubscribe(req *wire.UnsubscribeRequest) (wire.Result, error) {
+	s := c.s
+	if req.Channel == "" {
+		return nil, refuse(volute.DisconnectBadRequest, "unsubscribe names no channel")
+	}
+	var gone []departure
+	err := c.do(func() error {
+		if sub := s.subs.get(req.Channel); sub != nil {
+			if d, ok := s.remove(sub); ok {
+				gone = append(gone, d)
+			}
+		}
+		return nil
+	})
+	s.node().depart(gone)
+	return &wire.UnsubscribeResult{}, err
+}
+
+// unsubscribe ends a subscription on the server's wish and tells the client. On
+// the loop.
+func (s *Session) unsubscribe(sub *Subscription, u volute.Unsubscribe) {
+	d, tell := s.remove(sub)
+	s.shard.push(s, sub.name, (*wire.Unsubscribe)(&u))
+	if tell {
+		s.node().depart([]departure{d})
+	}
+}
