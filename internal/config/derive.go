@@ -1,0 +1,141 @@
+package config
+
+import (
+	"net"
+	"strings"
+)
+
+// derive adds to the merged tree what follows from it, and tells c which halves are
+// wanted.
+func (l *loader) derive(c *Config) {
+	l.fold()
+	centrifuge, workers := l.tree.get("centrifuge"), l.tree.get("workers")
+	c.RealtimeEnabled = l.native || !l.rr
+	c.ApplicationEnabled = centrifuge != nil || workers != nil && len(workers.list) > 0
+	put := func(path, text string) {
+		if l.tree.find(path) == nil {
+			l.tree.put(path, newScalar(textNode, text, source{}))
+		}
+	}
+	if centrifuge != nil {
+		put("centrifuge.proxy_address", "tcp://127.0.0.1:30000")
+		put("centrifuge.grpc_api_address", "127.0.0.1:10000")
+	}
+	rpc := l.tree.get("rpc")
+	if c.ApplicationEnabled && (c.RealtimeEnabled || l.rr && rpc != nil) {
+		put("rpc.listen", "tcp://127.0.0.1:6001")
+	}
+	l.fillBackend()
+}
+
+// eventProxy is an event's proxy and the switch that sends events to it.
+type eventProxy struct {
+	proxy   string // path
+	enabled string // path, or "" if channels and namespaces have switches
+	option  string // switch among the channel options
+	what    string // what does not happen while the backend cannot be reached
+}
+
+var eventProxies = []eventProxy{
+	{"client.proxy.connect", "client.proxy.connect.enabled", "", "clients without a token cannot connect"},
+	{"client.proxy.refresh", "client.proxy.refresh.enabled", "", "expiring connections are prolonged by 60 s each time"},
+	{"rpc.proxy", "rpc.without_namespace.proxy_enabled", "", "calls fail with error 100"},
+	{"channel.proxy.subscribe", "", "subscribe_proxy_enabled", "subscribing fails with error 100"},
+	{"channel.proxy.publish", "", "publish_proxy_enabled", "clients' publishing fails with error 100"},
+	{"channel.proxy.sub_refresh", "", "sub_refresh_proxy_enabled", "expiring subscriptions are prolonged by 60 s each time"},
+	{"channel.proxy.subscribe_stream", "", "subscribe_stream_proxy_enabled", "subscribing fails with error 100"},
+	{"channel.proxy.map_publish", "", "map.publish_proxy_enabled", "setting keys fails with error 100"},
+	{"channel.proxy.map_remove", "", "map.remove_proxy_enabled", "removing keys fails with error 100"},
+	{"channel.proxy.shared_poll_refresh", "", "", "shared poll channels are not refreshed"},
+}
+
+// backendOptions are the channel options that backend switches on.
+var backendOptions = []string{"subscribe_proxy_enabled", "publish_proxy_enabled", "sub_refresh_proxy_enabled"}
+
+// fillBackend sends every event to backend that has no endpoint of its own, and
+// switches all of them on that the user has not switched off.
+func (l *loader) fillBackend() {
+	backend := l.tree.get("backend")
+	if backend == nil || backend.text == "" && len(backend.list) == 0 {
+		return
+	}
+	from := backend.source
+	on := func(n *node, path string) {
+		if n.find(path) == nil {
+			n.put(path, newScalar(boolNode, "true", from))
+		}
+	}
+	for _, e := range eventProxies {
+		if e.option == "subscribe_stream_proxy_enabled" && !strings.HasPrefix(backend.text, "grpc://") {
+			continue
+		}
+		if own := l.tree.find(e.proxy + ".endpoint"); own == nil || own.scalar() && own.text == "" {
+			value := backend.clone()
+			l.tree.put(e.proxy+".endpoint", value)
+		}
+		if e.enabled != "" {
+			on(l.tree, e.enabled)
+		}
+	}
+	channels := []*node{}
+	if n := l.tree.find("channel.without_namespace"); n != nil && n.kind == objectNode {
+		channels = append(channels, n)
+	} else if n == nil {
+		n = newObject(from)
+		if l.tree.put("channel.without_namespace", n) {
+			channels = append(channels, n)
+		}
+	}
+	elements := func(path string) []*node {
+		if n := l.tree.find(path); n != nil {
+			return n.list
+		}
+		return nil
+	}
+	for _, n := range append(channels, elements("channel.namespaces")...) {
+		if n.kind != objectNode || n.get("subscribe_stream_proxy_enabled").isTrue() {
+			continue // a stream cannot be joined with the others
+		}
+		for _, key := range backendOptions {
+			on(n, key)
+		}
+	}
+	for _, n := range elements("rpc.namespaces") {
+		if n.kind == objectNode {
+			on(n, "proxy_enabled")
+		}
+	}
+}
+
+// normalize brings values into one form.
+func (l *loader) normalize(c *Config) {
+	for i := range c.Workers {
+		w := &c.Workers[i]
+		w.Env, w.OnInit.Env = upperKeys(w.Env), upperKeys(w.OnInit.Env)
+		for name, value := range l.dotEnv {
+			if _, ok := w.Env[name]; !ok {
+				if w.Env == nil {
+					w.Env = map[string]string{}
+				}
+				w.Env[name] = value
+			}
+		}
+	}
+	if host, port, err := net.SplitHostPort(c.ProxyListen); err == nil && !strings.Contains(c.ProxyListen, "://") {
+		c.ProxyListen = "tcp://" + net.JoinHostPort(host, port)
+	}
+	if host, port, err := net.SplitHostPort(c.RPCListen); err == nil && !strings.Contains(c.RPCListen, "://") {
+		c.RPCListen = "tcp://" + net.JoinHostPort(host, port)
+	}
+}
+
+func upperKeys(in map[string]string) map[string]string {
+	if in == nil {
+		return nil
+	}
+	out := make(map[string]string, len(in))
+	for key, value := range in {
+		out[strings.ToUpper(key)] = value
+	}
+	return out
+}
