@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -53,13 +52,12 @@ func (n *Node) Subscribe(ctx context.Context, r volute.SubscribeRequest) error {
 		return err
 	}
 	return n.each(r.Target, func(s *Session) {
-		j := newJoining(r.Channel, o, r.SubscribeOptions)
-		j.serverSide = true
+		j := &joining{channel: r.Channel, so: r.SubscribeOptions, serverSide: true}
 		req := wire.SubscribeRequest{}
 		if r.RecoverSince != nil {
 			req.Recover, req.Offset, req.Epoch = true, r.RecoverSince.Offset, r.RecoverSince.Epoch
 		}
-		j.wants(o, req)
+		j.configure(o, req)
 		s.subscribe(j)
 	})
 }
@@ -269,13 +267,11 @@ func (n *Node) Info(ctx context.Context) (volute.Info, error) {
 	clients, users := n.registry.counts()
 	channels := 0
 	n.hub.names(func(string, loopSet) { channels++ })
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
 	return volute.Info{Nodes: []volute.NodeInfo{{
 		UID: n.uid, Name: n.config.Name, Version: n.config.Version,
 		Clients: clients, Users: users, Channels: channels, Subs: int(n.registry.numSubs.Load()),
 		Uptime: int64(time.Since(n.born).Seconds()),
-		RSS:    int64(mem.Sys),
+		RSS:    residentBytes(),
 	}}}, nil
 }
 

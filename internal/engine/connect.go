@@ -82,6 +82,9 @@ func (c *call) connect(req *wire.ConnectRequest) error {
 			j.sub.live(j)
 		}
 		s.debug("client connected", "channels", len(joins))
+		if n := s.node(); n.config.Personal && n.config.PersonalSingle && cred.user != "" {
+			n.work.Go(func() { n.keepOnly(cred.user, s.ID()) })
+		}
 		return nil
 	})
 	if err != nil {
@@ -230,9 +233,8 @@ func (c *call) serverSide(req *wire.ConnectRequest, cred credentials) ([]*joinin
 		if err != nil {
 			return nil, err
 		}
-		j := newJoining(channel, o, so)
-		j.serverSide = true
-		j.wants(o, req.Subs[channel])
+		j := &joining{channel: channel, so: so, serverSide: true}
+		j.configure(o, req.Subs[channel])
 		joins = append(joins, j)
 	}
 	slices.SortFunc(joins, func(a, b *joining) int { return strings.Compare(a.channel, b.channel) })
@@ -280,6 +282,13 @@ func (s *Session) connectResult(cred credentials) *wire.ConnectResult {
 		}
 	}
 	return res
+}
+
+// keepOnly closes a user's other connections.
+func (n *Node) keepOnly(user, client string) {
+	_ = n.Disconnect(n.ctx, volute.DisconnectRequest{
+		Target: volute.Target{User: user}, Disconnect: volute.DisconnectConnectionLimit, Whitelist: []string{client},
+	})
 }
 
 // ttl is the seconds until a Unix time, as told to clients.

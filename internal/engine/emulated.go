@@ -37,3 +37,15 @@ func (e *emulated) find(id string) *Session {
 	defer e.mu.Unlock()
 	return e.sessions[id]
 }
+
+// Emulate hands a message of commands to the session with this id, as if it had
+// come over its own connection. It reports whether the session is here. Any
+// goroutine; data must not change afterwards.
+func (n *Node) Emulate(session string, data []byte) bool {
+	s := n.emulated.find(session)
+	if s == nil {
+		return false
+	}
+	s.shard.post(func() { s.Receive(data) })
+	return true
+}

@@ -17,7 +17,6 @@ type fanout struct {
 	channel *channel // nil: no fan-out under way
 	at, end int      // next subscriber and the number there were when it began
 
-	one   [1]volute.Delivery
 	batch []volute.Delivery // consecutive publications, or a single join, leave or gap
 	first uint64            // offset of the first publication, 0 without history
 	last  uint64

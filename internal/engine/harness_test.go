@@ -18,8 +18,6 @@ import (
 // jsonKind frames nothing: tests read the messages themselves.
 var jsonKind = &TransportKind{Name: "test", Format: wire.JSON, Frame: func(dst, payload []byte) []byte { return append(dst, payload...) }}
 
-var protobufKind = &TransportKind{Name: "test", Format: wire.Protobuf, Frame: jsonKind.Frame}
-
 // bench is a node in a synctest bubble.
 type bench struct {
 	t     *testing.T

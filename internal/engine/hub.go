@@ -45,8 +45,9 @@ func (h *hub) shard(channel string) *hubShard {
 	return &h.shards[maphash.String(h.seed, channel)%uint64(len(h.shards))]
 }
 
-// enter notes that a loop has subscribers of a channel. On that loop.
-func (h *hub) enter(channel string, loop int) {
+// enter notes that a loop has subscribers of a channel, and reports whether they
+// are the first ones of the node. On that loop.
+func (h *hub) enter(channel string, loop int) (first bool) {
 	sh := h.shard(channel)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -55,28 +56,34 @@ func (h *hub) enter(channel string, loop int) {
 		c = &hubChannel{}
 		sh.channels[channel] = c
 	}
+	first = c.loops == 0
 	c.loops |= 1 << loop
+	return first
 }
 
-// leave notes that a loop has no subscribers any more, and reports whether the
-// broker may now be told: then settle must be called. On that loop.
-func (h *hub) leave(channel string, loop int) (settle bool) {
+// leave notes that a loop has no subscribers any more. It reports whether the
+// node has none either, and whether the broker may be told: then settle must be
+// called. On that loop.
+func (h *hub) leave(channel string, loop int) (last, settle bool) {
 	sh := h.shard(channel)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	c := sh.channels[channel]
 	if c == nil {
-		return false
+		return false, false
 	}
 	c.loops &^= 1 << loop
-	if c.loops != 0 || c.changing != nil {
-		return false
+	if c.loops != 0 {
+		return false, false
+	}
+	if c.changing != nil {
+		return true, false
 	}
 	if !c.subscribed {
 		delete(sh.channels, channel)
-		return false
+		return true, false
 	}
-	return true
+	return true, true
 }
 
 // settle makes the broker agree with the table: subscribed if some loop has

@@ -28,13 +28,14 @@ type joining struct {
 	recovered []*volute.Publication
 	result    wire.SubscribeResult
 	present   bool // added to presence
+	more      *subscriptionMore
 }
 
-// newJoining begins a subscription with the channel's options o as so overrides
-// them.
-func newJoining(channel string, o *volute.ChannelOptions, so volute.SubscribeOptions) *joining {
-	j := &joining{channel: channel, options: *o, so: so}
-	if ov := so.Override; ov != nil {
+// configure settles what the subscription is: the channel's options as the
+// application overrides them, and what the client asks for as far as they allow.
+func (j *joining) configure(o *volute.ChannelOptions, req wire.SubscribeRequest) {
+	j.options = *o
+	if ov := j.so.Override; ov != nil {
 		override := func(flag *bool, by *bool) {
 			if by != nil {
 				*flag = *by
@@ -46,11 +47,6 @@ func newJoining(channel string, o *volute.ChannelOptions, so volute.SubscribeOpt
 		override(&j.options.ForcePositioning, ov.ForcePositioning)
 		override(&j.options.ForcePushJoinLeave, ov.ForcePushJoinLeave)
 	}
-	return j
-}
-
-// wants applies what the client asks for, as far as the channel allows it.
-func (j *joining) wants(o *volute.ChannelOptions, req wire.SubscribeRequest) {
 	history := j.options.HasHistory()
 	j.recoverable = history && (j.options.ForceRecovery || req.Recoverable && o.AllowRecovery)
 	j.positioned = history && (j.options.ForcePositioning || req.Positioned && o.AllowPositioning) || j.recoverable
@@ -81,6 +77,7 @@ func (c *call) join(j *joining) error {
 		}
 		j.sub.state = subJoining
 		j.sub.info = j.so.Info
+		j.sub.more = j.more
 		j.sub.flags |= j.flags()
 		j.who = j.sub.clientInfo()
 		s.shard.attach(j.sub, j.channel)
@@ -198,6 +195,7 @@ func (sub *Subscription) live(j *joining) {
 	sub.expireAt = j.so.ExpireAt
 	pending := sub.pending
 	sub.pending = nil
+	sub.openStream()
 	if sub.has(flagGap) {
 		sub.flags &^= flagGap
 		sub.take(volute.Delivery{Kind: volute.DeliverGap})
@@ -244,12 +242,15 @@ func (c *call) abandon(joins []*joining) {
 	_ = c.do(func() error {
 		for _, j := range joins {
 			if j.sub != nil {
-				s.remove(j.sub)
+				s.remove(j.sub, volute.UnsubscribeServer)
 			}
 		}
 		return nil
 	})
 	for _, j := range joins {
+		if j.more != nil && j.more.stream != nil {
+			_ = j.more.stream.Close()
+		}
 		if j.present {
 			gone = append(gone, departure{channel: j.channel, info: j.who, present: true})
 		}
@@ -265,9 +266,9 @@ type departure struct {
 	announced bool // publish a leave
 }
 
-// remove takes a subscription out of the session and its channel. It reports
-// what must be told to the world. On the loop.
-func (s *Session) remove(sub *Subscription) (departure, bool) {
+// remove takes a subscription out of the session and its channel, for the reason
+// u. It reports what must be told to the world. On the loop.
+func (s *Session) remove(sub *Subscription, u volute.Unsubscribe) (departure, bool) {
 	if sub.state == subEnded || !s.subs.remove(sub) {
 		return departure{}, false
 	}
@@ -280,6 +281,10 @@ func (s *Session) remove(sub *Subscription) (departure, bool) {
 		sub.call.cancel()
 	}
 	sub.call = nil
+	sub.closeStream()
+	if was == subLive {
+		s.node().hooks.unsubscribed(sub, u)
+	}
 	d := departure{channel: sub.name, present: sub.has(flagPresence) && was == subLive, announced: sub.has(flagAnnounced)}
 	if d.present || d.announced {
 		d.info = sub.clientInfo()

@@ -51,6 +51,7 @@ type Node struct {
 	hub      *hub
 	registry *registry
 	emulated *emulated
+	hooks    *hooks
 	counters nodeCounters
 
 	ctx  context.Context // of everything that no client waits for; ends with Run
@@ -77,6 +78,7 @@ func New(c Config, p Parts) (*Node, error) {
 		registry:          newRegistry(),
 		emulated:          newEmulated(),
 	}
+	n.hooks = newHooks(n)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for i := range p.Loops.Len() {
 		l := p.Loops.Loop(i)
@@ -95,9 +97,12 @@ func answersFromMemory(part any) bool {
 // Run delivers publications until ctx ends and then waits for all commands under
 // way. The loops must outlive it.
 func (n *Node) Run(ctx context.Context) error {
+	var telling sync.WaitGroup
+	telling.Go(func() { n.hooks.run(ctx) })
 	err := n.broker.Run(ctx, n.deliver)
 	n.stop()
 	n.work.Wait()
+	telling.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("broker: %w", err)
 	}

@@ -31,10 +31,14 @@ func (c *call) publish(req *wire.PublishRequest) (wire.Result, error) {
 		p.Data = slices.Clone(req.Data)
 	}
 	subscribed := false
+	var stream volute.Stream
 	err = c.do(func() error {
 		if sub := c.s.subs.get(req.Channel); sub != nil && sub.state == subLive {
 			subscribed = true
 			info.ChanInfo = sub.info
+			if sub.more != nil && sub.more.bidirectional {
+				stream = sub.more.stream
+			}
 		}
 		return nil
 	})
@@ -55,6 +59,11 @@ func (c *call) publish(req *wire.PublishRequest) (wire.Result, error) {
 			p.SkipHistory, p.Tags, p.IdempotencyKey = reply.SkipHistory, reply.Tags, reply.IdempotencyKey
 			p.Delta, p.Version, p.VersionEpoch = reply.Delta, reply.Version, reply.VersionEpoch
 		}
+	} else if stream != nil {
+		if err := stream.Send(p.Data); err != nil {
+			return nil, err
+		}
+		return &wire.PublishResult{}, nil
 	} else if err := n.mayPublish(o, ns, info.User, subscribed); err != nil {
 		return nil, err
 	}

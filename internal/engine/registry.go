@@ -13,7 +13,7 @@ import (
 // only post to its loop.
 type registry struct {
 	seed    maphash.Seed
-	total  atomic.Int64 // connections, let in or not
+	total   atomic.Int64 // connections, let in or not
 	shards  [64]registryShard
 	numSubs atomic.Int64
 }

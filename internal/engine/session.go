@@ -55,12 +55,12 @@ type Session struct {
 
 // sessionMore is kept apart because most sessions need none of it.
 type sessionMore struct {
-	meta           []byte
-	header         map[string][]string
-	userHeader     string
-	emulated       map[string]string
-	serverRefresh  bool // the application prolongs the connection, not the client
-	session        string
+	meta          []byte
+	header        map[string][]string
+	userHeader    string
+	emulated      map[string]string
+	serverRefresh bool // the application prolongs the connection, not the client
+	session       string
 }
 
 // Open makes a session for a connection that has just opened. On loop l.
@@ -133,7 +133,7 @@ func (s *Session) Closed(err error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.debug("connection lost", "reason", err)
 	}
-	s.end()
+	s.end(*volute.DisconnectConnectionClosed)
 }
 
 // busy reports whether as many commands are out as may be. Before the connect
@@ -341,11 +341,12 @@ func (s *Session) close(err error) {
 	}
 	s.logAt(level, "client disconnected", "code", d.Code, "told", d.Reason, "reason", v.why)
 	s.transport.Close(d)
-	s.end()
+	s.end(d)
 }
 
-// end gives up everything the session holds.
-func (s *Session) end() {
+// end gives up everything the session holds; d is why.
+func (s *Session) end(d volute.Disconnect) {
+	connected := s.state == stateConnected
 	s.state = stateClosed
 	s.shard.loop.Cancel(&s.timer)
 	s.shard.counters.closed.Add(1)
@@ -355,17 +356,27 @@ func (s *Session) end() {
 	s.calls, s.waiting = nil, nil
 	var gone []departure
 	s.subs.each(func(sub *Subscription) {
-		if d, ok := s.remove(sub); ok {
+		if d, ok := s.remove(sub, unsubscribeDisconnect); ok {
 			gone = append(gone, d)
 		}
 	})
 	s.subs = subTable{}
+	if connected {
+		s.node().hooks.disconnected(s, d)
+	}
 	if s.more != nil && s.more.session != "" {
 		s.node().emulated.remove(s.more.session)
 	}
 	s.node().registry.close(s)
 	s.node().depart(gone)
 }
+
+// How the end of a subscription is told to the application when no push tells it
+// to the client.
+var (
+	unsubscribeClient     = volute.Unsubscribe{Code: 0, Reason: "client unsubscribed"}
+	unsubscribeDisconnect = volute.Unsubscribe{Code: 1, Reason: "client disconnected"}
+)
 
 // do runs f on the session's loop and returns its error, or ErrClosed if the
 // session or the caller has gone. From a command's own goroutine, see call.do;

@@ -92,7 +92,9 @@ func (sh *shard) attach(sub *Subscription, name string) {
 	if c == nil {
 		c = &channel{name: name}
 		sh.channels[name] = c
-		sh.node.hub.enter(name, sh.loop.Index())
+		if sh.node.hub.enter(name, sh.loop.Index()) {
+			sh.node.hooks.channelState(name, "occupied")
+		}
 	}
 	sub.channel = c
 	sub.index = int32(len(c.subs))
@@ -145,10 +147,13 @@ func (sh *shard) drop(c *channel) {
 		return
 	}
 	delete(sh.channels, c.name)
-	if !sh.node.hub.leave(c.name, sh.loop.Index()) {
-		return
+	last, settle := sh.node.hub.leave(c.name, sh.loop.Index())
+	if last {
+		sh.node.hooks.channelState(c.name, "vacated")
 	}
-	sh.node.settleSoon(c.name)
+	if settle {
+		sh.node.settleSoon(c.name)
+	}
 }
 
 // reply writes one answer to a session. On the loop.

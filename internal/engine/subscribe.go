@@ -71,45 +71,40 @@ func (c *call) admit(j *joining, req *wire.SubscribeRequest) error {
 	if o.SubscriptionType != "" || req.Type != 0 {
 		return refuse(volute.ErrPermissionDenied, "subscription type %d does not fit channel %q%s", req.Type, req.Channel, of(ns))
 	}
-	so, refreshed, err := c.permission(o, ns, req)
-	if err != nil {
+	if err := c.permission(j, o, ns, req); err != nil {
 		return err
 	}
-	if so.ExpireAt > 0 && so.ExpireAt <= time.Now().Unix() {
-		return refuse(volute.ErrExpired, "the permission expired %d s ago", time.Now().Unix()-so.ExpireAt)
+	if at := j.so.ExpireAt; at > 0 && at <= time.Now().Unix() {
+		return refuse(volute.ErrExpired, "the permission expired %d s ago", time.Now().Unix()-at)
 	}
 	if req.TagsFilter != nil && !o.AllowTagsFilter {
 		return refuse(volute.ErrBadRequest, "allow_tags_filter is off%s", of(ns))
 	}
-	made := newJoining(req.Channel, o, so)
-	made.refreshed = refreshed
-	made.sub = j.sub
-	made.wants(o, *req)
-	*j = *made
+	j.configure(o, *req)
 	return nil
 }
 
 // permission finds the rule that lets the client in, in the order of the
-// protocol. refreshed says that the application prolongs the subscription.
-func (c *call) permission(o *volute.ChannelOptions, ns string, req *wire.SubscribeRequest) (so volute.SubscribeOptions, refreshed bool, err error) {
+// protocol, and notes in j what that rule says of the subscription.
+func (c *call) permission(j *joining, o *volute.ChannelOptions, ns string, req *wire.SubscribeRequest) (err error) {
 	n, user, channel := c.s.node(), c.info().User, req.Channel
 	if req.Token != "" {
-		so, err = c.subscribeToken(req)
-		return so, false, err
+		j.so, err = c.subscribeToken(req)
+		return err
 	}
 	if n.rules.private(channel) {
-		return so, false, refuse(volute.ErrPermissionDenied, "channel %q starts with channel.private_prefix and needs a subscription token", channel)
+		return refuse(volute.ErrPermissionDenied, "channel %q starts with channel.private_prefix and needs a subscription token", channel)
 	}
 	if limited, allowed := n.rules.userLimited(channel, user); limited && o.AllowUserLimitedChannels {
 		if !allowed {
-			return so, false, refuse(volute.ErrPermissionDenied, "channel %q is for other users than %q", channel, user)
+			return refuse(volute.ErrPermissionDenied, "channel %q is for other users than %q", channel, user)
 		}
-		return so, false, nil
+		return nil
 	}
 	if route := n.router.Route(volute.KindSubscribe, channel); route.Backend != nil {
-		return c.askSubscribe(route, req)
+		return c.askSubscribe(j, o, route, req)
 	}
-	return so, false, n.mayByFlag(o, ns, user)
+	return n.mayByFlag(o, ns, user)
 }
 
 // mayByFlag applies the last rules: the channel's flags and insecure mode.
@@ -162,16 +157,28 @@ func (c *call) mine(t volute.SubscribeToken, channel string) error {
 	return nil
 }
 
-func (c *call) askSubscribe(route volute.Route, req *wire.SubscribeRequest) (volute.SubscribeOptions, bool, error) {
+// askSubscribe asks the application, which may open a subscription stream along
+// with its answer.
+func (c *call) askSubscribe(j *joining, o *volute.ChannelOptions, route volute.Route, req *wire.SubscribeRequest) error {
 	n := c.s.node()
 	ev := c.event(volute.KindSubscribe)
 	ev.Channel, ev.Data, ev.Token = req.Channel, req.Data, req.Token
+	switch {
+	case o.SubscribeStreamProxyEnabled && o.SubscribeStreamProxyBidirectional:
+		ev.Stream = volute.StreamBidirectional
+	case o.SubscribeStreamProxyEnabled:
+		ev.Stream = volute.StreamUnidirectional
+	}
 	reply, err := ask[*volute.SubscribeReply](c.ctx, n, route, ev)
 	if err != nil || reply == nil {
-		return volute.SubscribeOptions{}, false, err
+		return err
 	}
-	refreshed := reply.ExpireAt > 0 && n.router.Route(volute.KindSubRefresh, req.Channel).Backend != nil
-	return reply.SubscribeOptions, refreshed, nil
+	j.so = reply.SubscribeOptions
+	j.refreshed = reply.ExpireAt > 0 && n.router.Route(volute.KindSubRefresh, req.Channel).Backend != nil
+	if reply.Stream != nil {
+		j.more = &subscriptionMore{stream: reply.Stream, bidirectional: ev.Stream == volute.StreamBidirectional}
+	}
+	return nil
 }
 
 // unsubscribe ends a subscription on the client's wish. It always succeeds, so
@@ -184,7 +191,7 @@ func (c *call) unsubscribe(req *wire.UnsubscribeRequest) (wire.Result, error) {
 	var gone []departure
 	err := c.do(func() error {
 		if sub := s.subs.get(req.Channel); sub != nil {
-			if d, ok := s.remove(sub); ok {
+			if d, ok := s.remove(sub, unsubscribeClient); ok {
 				gone = append(gone, d)
 			}
 		}
@@ -197,7 +204,7 @@ func (c *call) unsubscribe(req *wire.UnsubscribeRequest) (wire.Result, error) {
 // unsubscribe ends a subscription on the server's wish and tells the client. On
 // the loop.
 func (s *Session) unsubscribe(sub *Subscription, u volute.Unsubscribe) {
-	d, tell := s.remove(sub)
+	d, tell := s.remove(sub, u)
 	s.shard.push(s, sub.name, (*wire.Unsubscribe)(&u))
 	if tell {
 		s.node().depart([]departure{d})

@@ -50,6 +50,7 @@ type Subscription struct {
 
 	info    []byte            // ClientInfo.ChanInfo
 	pending []volute.Delivery // what arrived while joining
+	more    *subscriptionMore // what few subscriptions have
 	call    *call             // the command that is making it; nil when live
 }
 
