@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,9 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/codec"
-	"github.com/volute-io/volute/proto/apipb"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -34,13 +33,14 @@ func (h *HTTP) serveCommands(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	if h.api == nil {
-		http.Error(w, codec.ErrNotReady.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	for _, c := range commands {
-		if _, err := w.Write(h.serveCommand(r, c)); err != nil {
+	for i, c := range commands {
+		resp, err := h.serve(r.Context(), c.op, c.req)
+		if err != nil && i == 0 {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if _, err := w.Write(h.line(r.Context(), c, resp)); err != nil {
 			return // the caller has gone
 		}
 	}
@@ -104,25 +104,23 @@ func legacyOperation(method string) *codec.Operation {
 	return nil
 }
 
-// serveCommand returns the line that answers c.
-func (h *HTTP) serveCommand(r *http.Request, c command) []byte {
+// line returns the line that answers c: resp, or error 100 if there is none or
+// it has no JSON form.
+func (h *HTTP) line(ctx context.Context, c command, resp proto.Message) []byte {
+	body := []byte(internalError)
+	if resp != nil {
+		p, err := codec.MarshalJSON(resp)
+		if err == nil {
+			body = p
+		} else {
+			h.log.ErrorContext(ctx, "api response has no JSON form", "face", h.name, "method", c.op.Name, "error", err)
+		}
+	}
 	line := []byte{'{'}
 	if c.id != 0 {
 		line = fmt.Appendf(line, `"id":%d,`, c.id)
 	}
-	resp, err := h.serve(r.Context(), c.op, c.req)
-	if err == nil {
-		var body []byte
-		if body, err = codec.MarshalJSON(resp); err == nil {
-			return append(append(line, body[1:]...), '\n')
-		}
-		h.log.ErrorContext(r.Context(), "api response has no JSON form", "face", h.name, "method", c.op.Name, "error", err)
-	}
-	body, err := codec.MarshalJSON(&apipb.PublishResponse{Error: &apipb.Error{
-		Code: volute.ErrInternal.Code, Message: volute.ErrInternal.Message,
-	}})
-	if err != nil {
-		return nil
-	}
 	return append(append(line, body[1:]...), '\n')
 }
+
+const internalError = `{"error":{"code":100,"message":"internal server error"}}`
