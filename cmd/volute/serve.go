@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/volute-io/volute/internal/config"
+	"github.com/volute-io/volute/server"
+)
+
+type serveCmd struct {
+	source
+	Dev bool `help:"Development mode: clients are told why they were refused."`
+}
+
+// Run serves until a signal.
+func (c *serveCmd) Run(ctx context.Context) error {
+	cfg, findings, err := c.load(ctx)
+	if err != nil {
+		c.explain(findings)
+		return err
+	}
+	log, closeLog, err := server.NewLogger(cfg, os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	options := []server.Option{server.Logger(log), server.Findings(findings)}
+	if c.Dev {
+		options = append(options, server.Development())
+	}
+	s, err := server.New(*cfg, options...)
+	if err != nil {
+		return err
+	}
+	if cfg.PIDFile != "" {
+		if err := os.WriteFile(cfg.PIDFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+			return fmt.Errorf("pid_file: %w", err)
+		}
+		defer os.Remove(cfg.PIDFile)
+	}
+	return s.Run(ctx)
+}
+
+// explain prints every error, since the one that is returned is only the first.
+func (c *serveCmd) explain(findings []config.Finding) {
+	for _, f := range findings {
+		if f.Severity == config.Error {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", f.Severity, f)
+		}
+	}
+}

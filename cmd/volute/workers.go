@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/volute-io/volute/server"
+)
+
+// remote finds a running server.
+type remote struct {
+	source
+	RPC string `placeholder:"ADDRESS" help:"RPC address of the running server, tcp://host:port or unix://path. Default: rpc.listen of the configuration."`
+}
+
+func (r *remote) control(ctx context.Context) (*server.Control, error) {
+	address := r.RPC
+	if address == "" {
+		cfg, _, err := r.load(ctx)
+		if err != nil {
+			return nil, err
+		}
+		address = cfg.RPCListen
+	}
+	return server.Dial(ctx, address)
+}
+
+type workersCmd struct {
+	remote
+	Interactive bool     `short:"i" help:"Show them again every second."`
+	Pool        []string `arg:"" optional:"" help:"Pools to show. Default: all."`
+}
+
+// Run prints a table of worker processes per pool.
+func (c *workersCmd) Run(ctx context.Context) error {
+	control, err := c.control(ctx)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	for {
+		if c.Interactive {
+			fmt.Print("\033[H\033[2J") // home, clear
+		}
+		if err := control.PrintWorkers(ctx, os.Stdout, c.Pool...); err != nil || !c.Interactive {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+type resetCmd struct {
+	remote
+	Pool []string `arg:"" optional:"" help:"Pools to reset. Default: all."`
+}
+
+// Run replaces the worker processes of the pools.
+func (c *resetCmd) Run(ctx context.Context) error {
+	control, err := c.control(ctx)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	return control.Reset(ctx, os.Stdout, c.Pool...)
+}

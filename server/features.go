@@ -1,0 +1,55 @@
+package server
+
+import (
+	"github.com/volute-io/volute/internal/config"
+)
+
+// Missing names what the configuration asks for and this version does not have.
+// What would silently do something else is an error, the rest a warning.
+func Missing(cfg *Config) []Finding {
+	var found []Finding
+	for _, f := range []struct {
+		wanted   bool
+		severity config.Severity
+		key      string
+		fix      string
+	}{
+		{cfg.Engine.Type != "" && cfg.Engine.Type != "memory", config.Error, "engine.type", "only memory is there; remove it"},
+		{cfg.Broker.Enabled && cfg.Broker.Type != "memory", config.Error, "broker.type", "only memory is there; remove the section"},
+		{cfg.PresenceManager.Enabled && cfg.PresenceManager.Type != "memory", config.Error, "presence_manager.type", "only memory is there; remove the section"},
+		{cfg.HTTPServer.TLSAutocert.Enabled, config.Error, "http_server.tls_autocert", "give http_server.tls a certificate"},
+		{cfg.HTTPServer.HTTP3.Enabled, config.Warning, "http_server.http3", ""},
+		{cfg.SSE.Enabled, config.Warning, "sse", "clients use WebSocket"},
+		{cfg.HTTPStream.Enabled, config.Warning, "http_stream", "clients use WebSocket"},
+		{cfg.WebTransport.Enabled, config.Warning, "webtransport", "clients use WebSocket"},
+		{cfg.UniWebSocket.Enabled, config.Warning, "uni_websocket", ""},
+		{cfg.UniSSE.Enabled, config.Warning, "uni_sse", ""},
+		{cfg.UniHTTPStream.Enabled, config.Warning, "uni_http_stream", ""},
+		{cfg.UniGRPC.Enabled, config.Warning, "uni_grpc", ""},
+		{cfg.WebSocket.Compression, config.Warning, "websocket.compression", ""},
+		{cfg.Admin.Enabled, config.Warning, "admin", ""},
+		{cfg.Swagger.Enabled, config.Warning, "swagger", ""},
+		{cfg.Graphite.Enabled, config.Warning, "graphite", "prometheus is there"},
+		{cfg.OpenTelemetry.Enabled, config.Warning, "opentelemetry", ""},
+		{len(cfg.Consumers) > 0, config.Warning, "consumers", ""},
+		{cfg.Status.Address != "", config.Warning, "status.address", "health is there on http_server.port"},
+		{cfg.Metrics.Address != "", config.Warning, "metrics.address", "prometheus is there on http_server.port"},
+	} {
+		if f.wanted {
+			found = append(found, Finding{Severity: f.severity, Key: f.key, Message: "this version does not have it", Fix: f.fix})
+		}
+	}
+	for _, ns := range append([]config.Namespace{{ChannelOptions: cfg.Channel.WithoutNamespace}}, cfg.Channel.Namespaces...) {
+		key := "channel.without_namespace"
+		if ns.Name != "" {
+			key = "channel.namespaces." + ns.Name
+		}
+		if ns.SubscriptionType != "" && ns.SubscriptionType != "stream" {
+			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: ns.SubscriptionType + ": this version does not have it", Fix: "remove it"})
+		}
+		if ns.SubscribeStreamProxyEnabled {
+			found = append(found, Finding{Severity: config.Error, Key: key + ".subscribe_stream_proxy_enabled", Message: "this version does not have it", Fix: "use subscribe_proxy_enabled"})
+		}
+	}
+	return found
+}

@@ -1,0 +1,220 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/internal/api"
+	"github.com/volute-io/volute/internal/broker/memory"
+	"github.com/volute-io/volute/internal/engine"
+	"github.com/volute-io/volute/internal/loop"
+	"github.com/volute-io/volute/internal/transport"
+)
+
+const (
+	refreshRetry = time.Minute      // prolongation after a refresh that nobody answered
+	closeTimeout = 5 * time.Second  // for a client to answer a close frame
+	maxAPIBody   = 64 << 20         // bytes of one request to the HTTP API
+	apiReadTime  = 30 * time.Second // for one request to the HTTP API to arrive
+)
+
+// realtime is the half that holds the clients' connections, and the API on them.
+type realtime struct {
+	server *Server
+	log    *slog.Logger
+	routes *routes
+	loops  *loop.Group
+	broker *memory.Broker
+	node   *engine.Node
+	gate   *gate
+
+	external, internal *web // internal is nil unless it has a port of its own
+	grpcListen         net.Listener
+	grpcServer         *grpc.Server
+}
+
+func newRealtime(s *Server) (*realtime, error) {
+	r := &realtime{server: s, log: s.log}
+	var err error
+	if r.routes, err = newRoutes(s); err != nil {
+		return nil, err
+	}
+	verifier, err := newVerifier(s.cfg, s.log)
+	if err != nil {
+		return nil, err
+	}
+	r.loops = loop.New(loop.Config{Logger: s.log})
+	r.broker = memory.New(memory.Config{Logger: s.log, HistoryMetaTTL: s.cfg.Channel.HistoryMetaTTL, PresenceTTL: s.cfg.Engine.Redis.PresenceTTL})
+	r.node, err = engine.New(engineConfig(s, wanted(r.routes.emulated)), engine.Parts{
+		Loops: r.loops, Broker: r.broker, Presence: r.broker, Bus: memory.Bus{},
+		Router: r.routes.router(), Verifier: verifier, Logger: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.gate = newGate(&s.cfg.Client, r.node.Connections, s.log)
+	if err := r.buildWeb(); err != nil {
+		return nil, err
+	}
+	return r, r.buildGRPC()
+}
+
+// engineConfig cuts the engine's settings out of the configuration.
+func engineConfig(s *Server, emulated []string) engine.Config {
+	cfg, c := s.cfg, &s.cfg.Client
+	out := engine.Config{
+		Name: nodeName(cfg), Version: "Volute " + volute.Version,
+
+		PingInterval: c.PingInterval, PongTimeout: c.PongTimeout, StaleCloseDelay: c.StaleCloseDelay,
+		ExpiredCloseDelay: c.ExpiredCloseDelay, ExpiredSubCloseDelay: c.ExpiredSubCloseDelay,
+		PresenceUpdateInterval: c.PresenceUpdateInterval, PositionCheckDelay: c.PositionCheckDelay, RefreshRetryDelay: refreshRetry,
+
+		ChannelLimit: c.ChannelLimit, QueueMaxSize: c.QueueMaxSize, Concurrency: c.Concurrency,
+		UserConnectionLimit: c.UserConnectionLimit, ConnectionLimit: c.ConnectionLimit,
+
+		HistoryMaxPublicationLimit: c.HistoryMaxPublications, RecoveryMaxPublicationLimit: c.RecoveryMaxPublications,
+		IncludeServerTime:     c.ConnectIncludeServerTime,
+		AllowAnonymousConnect: c.AllowAnonymousConnectWithoutToken, DisallowAnonymousTokens: c.DisallowAnonymousConnectionTokens,
+		Insecure: c.Insecure, Dev: s.options.dev, EmulatedHeaders: emulated,
+
+		Personal:          c.SubscribeToUserPersonalChannel.Enabled,
+		PersonalNamespace: c.SubscribeToUserPersonalChannel.PersonalChannelNamespace,
+		PersonalSingle:    c.SubscribeToUserPersonalChannel.SingleConnection,
+
+		Channels: engine.Channels{
+			MaxLength: cfg.Channel.MaxLength, PrivatePrefix: cfg.Channel.PrivatePrefix,
+			NamespaceBoundary: cfg.Channel.NamespaceBoundary, UserBoundary: cfg.Channel.UserBoundary, UserSeparator: cfg.Channel.UserSeparator,
+			HistoryMetaTTL: cfg.Channel.HistoryMetaTTL, PublicationDataFormat: cfg.Channel.PublicationDataFormat,
+			WithoutNamespace: cfg.Channel.WithoutNamespace.Options(),
+			Namespaces:       make(map[string]volute.ChannelOptions, len(cfg.Channel.Namespaces)),
+		},
+	}
+	for i := range cfg.Channel.Namespaces {
+		ns := &cfg.Channel.Namespaces[i]
+		out.Channels.Namespaces[ns.Name] = ns.Options()
+	}
+	return out
+}
+
+// nodeName is the configured name, or host_port.
+func nodeName(cfg *Config) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return cmp.Or(cfg.Node.Name, host+"_"+strconv.Itoa(cfg.HTTPServer.Port))
+}
+
+// buildGRPC makes the server of the gRPC API, if that is wanted.
+func (r *realtime) buildGRPC() error {
+	c := &r.server.cfg.GRPCAPI
+	if !c.Enabled {
+		return nil
+	}
+	var options []grpc.ServerOption
+	tls, err := c.TLS.Config()
+	if err != nil {
+		return fmt.Errorf("grpc_api.tls.%w", err)
+	}
+	if tls != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(tls)))
+	}
+	if c.MaxReceiveMessageSize > 0 {
+		options = append(options, grpc.MaxRecvMsgSize(c.MaxReceiveMessageSize))
+	}
+	r.grpcServer = grpc.NewServer(options...)
+	api.NewGRPC(r.node, api.GRPCConfig{
+		Key: c.Key, ErrorModeTransport: c.ErrorMode == "transport", Reflection: c.Reflection, Logger: r.log,
+	}).Register(r.grpcServer)
+	return nil
+}
+
+// listen opens the listeners of this half.
+func (r *realtime) listen(ctx context.Context, ls *listeners) error {
+	for _, w := range []*web{r.external, r.internal} {
+		if w == nil {
+			continue
+		}
+		l, err := ls.open(ctx, w.name, w.key, "tcp", w.address)
+		if err != nil {
+			return err
+		}
+		w.listener = l
+	}
+	if r.grpcServer != nil {
+		c := &r.server.cfg.GRPCAPI
+		l, err := ls.open(ctx, "grpc_api", "grpc_api.port", "tcp", net.JoinHostPort(c.Address, strconv.Itoa(c.Port)))
+		if err != nil {
+			return err
+		}
+		r.grpcListen = l
+	}
+	return nil
+}
+
+// parts are what runs, in order. The last one is the first to stop: clients go
+// while everything else still works.
+func (r *realtime) parts() []part {
+	parts := []part{
+		{"event loops", func(ctx, _ context.Context) error { return r.loops.Run(ctx) }},
+		{"node", func(ctx, _ context.Context) error {
+			defer r.routes.close()
+			return r.node.Run(ctx)
+		}},
+	}
+	if r.grpcServer != nil {
+		parts = append(parts, part{"grpc_api", r.serveGRPC})
+	}
+	for _, w := range []*web{r.internal, r.external} {
+		if w != nil {
+			parts = append(parts, part{w.name, w.serve})
+		}
+	}
+	return append(parts, part{"clients", r.holdClients})
+}
+
+func (r *realtime) serveGRPC(ctx, grace context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		hurry := context.AfterFunc(grace, r.grpcServer.Stop)
+		defer hurry()
+		r.grpcServer.GracefulStop()
+	})()
+	if err := r.grpcServer.Serve(r.grpcListen); err != nil {
+		return err
+	}
+	return nil
+}
+
+// holdClients lets all clients go when ctx ends. Those that come meanwhile are
+// sent elsewhere.
+func (r *realtime) holdClients(ctx, grace context.Context) error {
+	<-ctx.Done()
+	r.gate.shut.Store(true)
+	n := r.node.Connections()
+	// A batch every tenth of a second, but in no more than half of the time there is.
+	const perSecond = 1280
+	spread := min(time.Duration(n)*time.Second/perSecond, r.server.cfg.Shutdown.Timeout/2)
+	if n > 0 {
+		r.log.Info("clients are sent away", "clients", n, "within", spread.Round(time.Millisecond))
+	}
+	r.node.Drain(grace, spread)
+	return nil
+}
+
+// opener gives connections to the node.
+type opener struct{ *engine.Node }
+
+// Open implements transport.Opener.
+func (o opener) Open(l *loop.Loop, t engine.Transport, p engine.Peer) transport.Session {
+	return o.Node.Open(l, t, p)
+}

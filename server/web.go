@@ -1,0 +1,152 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/volute-io/volute/internal/api"
+	"github.com/volute-io/volute/internal/transport"
+)
+
+// headerTimeout bounds a request's line and headers, so that a client that never
+// finishes them does not hold a descriptor for ever.
+const headerTimeout = 10 * time.Second
+
+// web is one HTTP listener and what it serves.
+type web struct {
+	name, key string // in the log; the configuration key of the port
+	address   string
+	tls       *tls.Config
+	mux       *http.ServeMux
+	listener  net.Listener
+	log       *slog.Logger
+}
+
+// buildWeb lays out which page is on which port.
+func (r *realtime) buildWeb() error {
+	cfg := r.server.cfg
+	h := &cfg.HTTPServer
+	var err error
+	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), log: r.log}
+	if external.tls, err = h.TLS.Config(); err != nil {
+		return fmt.Errorf("http_server.tls.%w", err)
+	}
+	internal := external
+	if h.InternalPort != 0 {
+		address := h.InternalAddress
+		if address == "" {
+			address = h.Address
+		}
+		internal = &web{name: "http_internal", key: "http_server.internal_port", address: net.JoinHostPort(address, strconv.Itoa(h.InternalPort)), mux: http.NewServeMux(), log: r.log}
+		if internal.tls, err = h.InternalTLS.Config(); err != nil {
+			return fmt.Errorf("http_server.internal_tls.%w", err)
+		}
+		if internal.tls == nil && !h.TLSExternal {
+			internal.tls = external.tls
+		}
+		r.internal = internal
+	}
+	r.external = external
+
+	if ws := &cfg.WebSocket; !ws.Disabled {
+		checkOrigin, err := originChecker(cfg.Client.AllowedOrigins)
+		if err != nil {
+			return err
+		}
+		external.mux.Handle(ws.HandlerPrefix, transport.NewWebSocket(transport.WebSocketConfig{
+			MessageSizeLimit: ws.MessageSizeLimit, CloseTimeout: closeTimeout,
+			PingInterval: cfg.Client.PingInterval, PongTimeout: cfg.Client.PongTimeout,
+			CheckOrigin: checkOrigin, Admit: r.gate.admit,
+			Headers: wanted(r.routes.headers), UserIDHeader: cfg.Client.UserIDHTTPHeader,
+			Logger: r.log,
+		}, opener{r.node}, r.loops))
+	}
+	if a := &cfg.HTTPAPI; !a.Disabled {
+		on := internal
+		if a.External {
+			on = external
+		}
+		prefix := strings.TrimSuffix(a.HandlerPrefix, "/")
+		handler := http.TimeoutHandler(limitBodyTime(api.NewHTTP(r.node, api.HTTPConfig{
+			Prefix: prefix, Key: a.Key, Insecure: a.Insecure, ErrorModeTransport: a.ErrorMode == "transport",
+			MaxBody: maxAPIBody, Logger: r.log,
+		})), 2*apiReadTime, "the call took too long\n")
+		on.mux.Handle(prefix+"/", handler)
+		if prefix != "" {
+			on.mux.Handle(prefix, handler)
+		}
+	}
+	if cfg.Health.Enabled {
+		internal.mux.HandleFunc(cfg.Health.HandlerPrefix, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "{}") })
+	}
+	if cfg.Init.Enabled {
+		external.mux.HandleFunc(cfg.Init.HandlerPrefix, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "{}") })
+	}
+	if cfg.Prometheus.Enabled {
+		internal.mux.Handle(cfg.Prometheus.HandlerPrefix, r.metrics())
+	}
+	if cfg.Debug.Enabled {
+		prefix := strings.TrimSuffix(cfg.Debug.HandlerPrefix, "/")
+		internal.mux.HandleFunc(prefix+"/", func(w http.ResponseWriter, req *http.Request) {
+			// The index looks its profiles up by the usual path.
+			req.URL.Path = "/debug/pprof/" + strings.TrimPrefix(req.URL.Path, prefix+"/")
+			pprof.Index(w, req)
+		})
+		internal.mux.HandleFunc(prefix+"/cmdline", pprof.Cmdline)
+		internal.mux.HandleFunc(prefix+"/profile", pprof.Profile)
+		internal.mux.HandleFunc(prefix+"/symbol", pprof.Symbol)
+		internal.mux.HandleFunc(prefix+"/trace", pprof.Trace)
+	}
+	for _, p := range r.server.options.pages {
+		external.mux.Handle(p.pattern, p.handler)
+	}
+	return nil
+}
+
+// limitBodyTime bounds how long a request's body may take to arrive.
+func limitBodyTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Not every writer has a connection to set a deadline on; those have no need.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(apiReadTime))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// serve answers requests until ctx ends, then lets those in hand finish.
+func (w *web) serve(ctx, grace context.Context) error {
+	s := &http.Server{
+		Handler: w.mux, TLSConfig: w.tls,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelWarn),
+	}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		if s.Shutdown(grace) != nil {
+			_ = s.Close()
+		}
+	})
+	var err error
+	if w.tls != nil {
+		err = s.ServeTLS(w.listener, "", "")
+	} else {
+		err = s.Serve(w.listener)
+	}
+	if stop() {
+		return err // it failed by itself
+	}
+	<-ended
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
