@@ -217,6 +217,11 @@ func TestReplyOrder(t *testing.T) {
 	e := &proxypb.Error{Code: 401, Message: "no", Temporary: true}
 	d := &proxypb.Disconnect{Code: 4001, Reason: "go"}
 	rpc := &proxypb.RPCResult{Data: []byte(`1`)}
+	for _, m := range []proto.Message{nil, (*proxypb.SubscribeResponse)(nil)} {
+		if r, err := codec.Reply(volute.KindSubscribe, m); err == nil {
+			t.Errorf("no message is the reply %v", r)
+		}
+	}
 	for name, c := range map[string]struct {
 		kind  volute.Kind
 		m     proto.Message

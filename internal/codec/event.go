@@ -190,7 +190,7 @@ func isOf(want, got proto.Message) error {
 	switch {
 	case want == nil:
 		return errors.New("the proxy protocol does not know this kind of event")
-	case got == nil:
+	case got == nil || !got.ProtoReflect().IsValid(): // a nil response must not pass for an empty one
 		return fmt.Errorf("no message, want a %s", want.ProtoReflect().Descriptor().FullName())
 	case got.ProtoReflect().Descriptor() != want.ProtoReflect().Descriptor():
 		return fmt.Errorf("message is a %s, want a %s",
