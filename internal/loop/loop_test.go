@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -538,5 +539,89 @@ func TestRunEndsEverything(t *testing.T) {
 			}
 			g.Loop(0).Wake() // does nothing, harms nothing
 		})
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	eachDriver(t, func(t *testing.T, g *Group) {
+		ln, err := net.Listen("unix", t.TempDir()+"/s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		client, err := net.Dial("unix", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		server, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := newHandler()
+		h.read = func(c *Conn, p []byte) { c.Write(p, false); c.CloseAfterFlush(time.Minute) }
+		if err := g.Next().Adopt(server, nil, h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(client, "hello")
+		if got, err := io.ReadAll(client); string(got) != "hello" || err != nil {
+			t.Errorf("client reads %q, %v", got, err)
+		}
+		client.Close()
+		<-h.ended
+	})
+}
+
+func TestAdoptClosedConnection(t *testing.T) {
+	g := start(t, Config{Loops: 1})
+	_, server := tcpPair(t)
+	native := rawSocket(server) != nil
+	server.Close()
+	h := newHandler()
+	if err := g.Next().Adopt(server, nil, h); native != (err != nil) {
+		t.Errorf("Adopt: %v", err)
+	} else if err == nil {
+		<-h.ended
+	}
+}
+
+func TestWriteAllocatesNothing(t *testing.T) {
+	client, server := tcpPair(t)
+	if rawSocket(server) == nil {
+		t.Skip("the portable driver allocates")
+	}
+	go io.Copy(io.Discard, client)
+	l := start(t, Config{Loops: 1}).Loop(0)
+	h := newHandler()
+	if err := l.Adopt(server, nil, h); err != nil {
+		t.Fatal(err)
+	}
+	frame := make([]byte, 100)
+	do(l, func() {
+		if n := testing.AllocsPerRun(100, func() { h.conn.Write(frame, true) }); n != 0 {
+			t.Errorf("%v allocations per Write", n)
+		}
+	})
+}
+
+func TestGrowFDTable(t *testing.T) {
+	limit, err := GrowFDTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit == 0 && runtime.GOOS == "linux" {
+		t.Error("the limit is unknown")
+	}
+}
+
+func TestNext(t *testing.T) {
+	g := New(Config{Loops: 3, Logger: slog.New(slog.DiscardHandler)})
+	for i := range 7 {
+		if got := g.Next().Index(); got != i%3 {
+			t.Errorf("loop %d in turn %d", got, i)
+		}
+	}
+	if n := New(Config{Logger: slog.New(slog.DiscardHandler)}).Len(); n < 1 {
+		t.Errorf("%d loops", n)
 	}
 }
