@@ -17,8 +17,7 @@ const maxDepth = 500
 type decoder struct {
 	p        []byte
 	i        int
-	protobuf bool
-	whole    bool // Protobuf: the outermost message is all of p
+	protobuf bool // the outermost message is all of p, without a length
 	depth    int
 	err      error
 

@@ -235,11 +235,15 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+		switch {
+		case special[c]:
+			b = append(b, s[start:i]...)
+			b = appendEscape(b, c)
 			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
+			start = i
+		case c < utf8.RuneSelf:
+			i++
+		default:
 			end := min(i+utf8.UTFMax, len(s))
 			r, n := utf8.DecodeRuneInString(string(s[i:end]))
 			if r == utf8.RuneError && n == 1 {
@@ -247,23 +251,22 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 				start = i + n
 			}
 			i += n
-			continue
 		}
-		b = append(b, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
-		i++
-		start = i
 	}
 	return append(append(b, s[start:]...), '"')
+}
+
+// appendEscape appends the escape sequence of a special byte.
+func appendEscape(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\r':
+		return append(b, '\\', 'r')
+	case '\t':
+		return append(b, '\\', 't')
+	}
+	return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 }

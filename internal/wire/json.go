@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"math"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -241,24 +242,54 @@ func scanNumber(p []byte, i int) int {
 // opening quote is behind, and whether it has no escapes; -1 if it is broken.
 func scanString(p []byte, i int) (end int, plain bool) {
 	plain = true
-	for i < len(p) {
-		switch c := p[i]; {
-		case c == '"':
-			return i + 1, plain
-		case c < ' ':
+	for {
+		for len(p)-i >= 8 && !anySpecial(binary.LittleEndian.Uint64(p[i:])) {
+			i += 8
+		}
+		for i < len(p) && !special[p[i]] {
+			i++
+		}
+		if i >= len(p) {
 			return -1, false
-		case c == '\\':
+		}
+		switch p[i] {
+		case '"':
+			return i + 1, plain
+		case '\\':
 			plain = false
 			n := scanEscape(p[i:])
 			if n == 0 {
 				return -1, false
 			}
 			i += n
-		default:
-			i++
+		default: // a control character
+			return -1, false
 		}
 	}
-	return -1, false
+}
+
+// special holds the bytes that end a run of plain text within a string.
+var special = func() (t [256]bool) {
+	for c := range ' ' {
+		t[c] = true
+	}
+	t['"'], t['\\'] = true, true
+	return t
+}()
+
+// anySpecial reports whether one of eight bytes is special. A special byte may
+// make the next one look special, too, but nothing makes one look plain.
+func anySpecial(eight uint64) bool {
+	const (
+		ones = 0x0101010101010101
+		high = 0x8080808080808080
+	)
+	control := (eight - ones*' ') &^ eight
+	quote := eight ^ ones*'"'
+	quote = (quote - ones) &^ quote
+	slash := eight ^ ones*'\\'
+	slash = (slash - ones) &^ slash
+	return (control|quote|slash)&high != 0
 }
 
 // scanEscape returns the length of the escape sequence p starts with, 0 if it

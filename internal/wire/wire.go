@@ -143,7 +143,6 @@ func Next(f Format, p []byte) (cmd Command, rest []byte, err error) {
 func ParseConnect(f Format, p []byte) (*ConnectRequest, error) {
 	d := decoder{p: p, protobuf: f.Protobuf()}
 	r := new(ConnectRequest)
-	d.whole = true
 	r.decode(&d)
 	if err := d.finish(); err != nil {
 		return nil, err
@@ -162,7 +161,7 @@ type Emulation struct {
 // ParseEmulation decodes an envelope. In JSON its data is a string; anything
 // else in its place is malformed. In Protobuf Data aliases p.
 func ParseEmulation(f Format, p []byte) (Emulation, error) {
-	d := decoder{p: p, protobuf: f.Protobuf(), whole: true}
+	d := decoder{p: p, protobuf: f.Protobuf()}
 	var r Emulation
 	for o := d.open(); d.next(&o); {
 		switch {

@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/volute-io/volute"
@@ -86,5 +89,190 @@ func TestAppendJSON(t *testing.T) {
 	}
 	if got, err := AppendReply([]byte("x"), JSON, 1, &RPCResult{Data: []byte("\x01")}); !errors.Is(err, ErrNotJSON) || string(got) != "x" {
 		t.Errorf("binary to JSON: %q %v", got, err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for f, want := range map[Format]string{JSON: "json", Protobuf: "protobuf", UniJSON: "uni_json", UniProtobuf: "uni_protobuf", 9: "format 9"} {
+		if f.String() != want {
+			t.Errorf("%d is called %q, want %q", f, f, want)
+		}
+	}
+	for m, want := range map[Method]string{0: "none", MethodConnect: "connect", MethodSubRefresh: "sub_refresh", 99: "method 99"} {
+		if m.String() != want {
+			t.Errorf("%d is called %q, want %q", m, m, want)
+		}
+	}
+	if JSON.Protobuf() || !UniProtobuf.Protobuf() || Protobuf.Unidirectional() || !UniJSON.Unidirectional() {
+		t.Error("formats are mixed up")
+	}
+}
+
+func TestIsPong(t *testing.T) {
+	for p, want := range map[string]bool{"{}": true, "{}\n": true, "{ \t}": true, "{": false, "{}{}": false, "{}\n{}": false, "": false, "\n": false, "{\n}": false, "{}\n\n": false, "[]": false, "\x00": false} {
+		if IsPong(JSON, []byte(p)) != want {
+			t.Errorf("JSON %q: want %v", p, want)
+		}
+		cmd, _, err := Next(JSON, []byte(p))
+		if want && (err != nil || cmd != Command{}) {
+			t.Errorf("JSON %q is %+v, %v", p, cmd, err)
+		}
+	}
+	for p, want := range map[string]bool{"\x00": true, "\x00\x00": false, "": false, "{}": false} {
+		if IsPong(Protobuf, []byte(p)) != want {
+			t.Errorf("Protobuf %q: want %v", p, want)
+		}
+	}
+	if got := string(AppendPing(nil, UniJSON)) + string(AppendPing(nil, UniProtobuf)); got != "{}\n\x00" {
+		t.Errorf("pings are %q", got)
+	}
+}
+
+// TestSeveralRequests makes sure that the first request in the protocol's order
+// counts, wherever it stands.
+func TestSeveralRequests(t *testing.T) {
+	for _, c := range []struct {
+		f Format
+		p string
+	}{
+		{JSON, `{"rpc":{"method":"m"},"subscribe":{"channel":"c"},"publish":{"channel":"d"},"id":1}`},
+		{Protobuf, "\x11\x6a\x03\x12\x01m\x2a\x03\x0a\x01c\x3a\x03\x0a\x01d\x08\x01"},
+	} {
+		cmd, _, err := Next(c.f, []byte(c.p))
+		if r, ok := cmd.Request.(*SubscribeRequest); err != nil || !ok || r.Channel != "c" || cmd.ID != 1 {
+			t.Errorf("%v: %+v, %v", c.f, cmd.Request, err)
+		}
+	}
+}
+
+// TestMapEntries reads entries that Protobuf libraries may write in odd ways.
+func TestMapEntries(t *testing.T) {
+	// headers: value before key; without a value; without a key. subs: without a value.
+	p := "\x32\x06\x12\x01v\x0a\x01k" + "\x32\x03\x0a\x01n" + "\x32\x03\x12\x01e" + "\x1a\x03\x0a\x01s" + "\x0a\x01t"
+	r, err := ParseConnect(UniProtobuf, []byte(p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Headers["k"] != "v" || r.Headers[""] != "e" || len(r.Headers) != 3 || r.Token != "t" {
+		t.Errorf("headers = %q, token %q", r.Headers, r.Token)
+	}
+	if sub, ok := r.Subs["s"]; !ok || sub.Channel != "" {
+		t.Errorf("subs = %+v", r.Subs)
+	}
+}
+
+func TestParseConnect(t *testing.T) {
+	r, err := ParseConnect(UniJSON, []byte("\n{\n \"token\": \"t\",\r\n\"data\": {\n},\"subs\":{\"c\":{\"offset\":3},\"d\":null}}\n"))
+	if err != nil || r.Token != "t" || string(r.Data) != "{\n}" || r.Subs["c"].Offset != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, p := range []string{"", "null", "{}{}", "[]", `"x"`} {
+		if _, err := ParseConnect(UniJSON, []byte(p)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+	if r, err := ParseConnect(UniProtobuf, nil); err != nil || r == nil { // all fields are zero
+		t.Errorf("no bytes: %v", err)
+	}
+}
+
+func TestParseEmulation(t *testing.T) {
+	r, err := ParseEmulation(JSON, []byte(`{"session":"s","node":"n","data":"{\"id\":1}\n{\"id\":2}","x":[]}`))
+	if err != nil || r.Session != "s" || r.Node != "n" || string(r.Data) != "{\"id\":1}\n{\"id\":2}" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r, err = ParseEmulation(Protobuf, []byte("\x0a\x01n\x12\x01s\x1a\x02\x00\xff"))
+	if err != nil || r.Session != "s" || r.Node != "n" || string(r.Data) != "\x00\xff" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, p := range []string{"", "{", `{"data":{}}`, `{"node":1}`} {
+		if _, err := ParseEmulation(JSON, []byte(p)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+}
+
+// TestDepth makes sure that nesting is bounded in every place where it is free.
+func TestDepth(t *testing.T) {
+	nest := func(open, inner, end string, n int) string {
+		return strings.Repeat(open, n) + inner + strings.Repeat(end, n)
+	}
+	filter := func(n int) []byte {
+		var p []byte
+		for range n {
+			p = append(binary.AppendUvarint([]byte{0x32}, uint64(len(p))), p...)
+		}
+		p = append(binary.AppendUvarint([]byte{0x6a}, uint64(len(p))), p...)
+		p = append(binary.AppendUvarint([]byte{0x2a}, uint64(len(p))), p...)
+		return append(binary.AppendUvarint(nil, uint64(len(p))), p...)
+	}
+	for _, n := range []int{100, 100_000} {
+		for name, p := range map[string]string{
+			"payload": `{"publish":{"data":` + nest("[", "", "]", n) + `}}`,
+			"unknown": `{"x":` + nest(`{"x":`, "1", "}", n) + `}`,
+			"filter":  `{"subscribe":{"tf":` + nest(`{"nodes":[`, "{}", "]}", n) + `}}`,
+		} {
+			if _, _, err := Next(JSON, []byte(p)); (err == nil) != (n == 100) {
+				t.Errorf("JSON %s of depth %d: %v", name, n, err)
+			}
+		}
+		if _, _, err := Next(Protobuf, filter(min(n, 3000))); (err == nil) != (n == 100) {
+			t.Errorf("Protobuf filter of depth %d: %v", n, err)
+		}
+		_, err := AppendPush(nil, JSON, "c", &Message{Data: []byte(nest("[", "", "]", n))})
+		if (err == nil) != (n == 100) {
+			t.Errorf("pushed payload of depth %d: %v", n, err)
+		}
+	}
+}
+
+// TestBinary makes sure that Protobuf carries any bytes, and JSON none but JSON.
+func TestBinary(t *testing.T) {
+	pub := &PublicationPush{Publication: &volute.Publication{Data: []byte("\x00\xff\n")}}
+	if _, err := AppendPush(nil, Protobuf, "c", pub); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []*PublicationPush{
+		pub,
+		{Publication: pub.Publication, DataAsString: true},
+		{Publication: &volute.Publication{Data: []byte(`{}`), Info: &volute.ClientInfo{ConnInfo: []byte("{")}}},
+		{Publication: &volute.Publication{Data: []byte(`{} {}`)}},
+	} {
+		if got, err := AppendPush([]byte("x"), JSON, "c", p); !errors.Is(err, ErrNotJSON) || string(got) != "x" {
+			t.Errorf("%+v: %q, %v", p.Publication, got, err)
+		}
+	}
+}
+
+// TestLongMessages makes sure that lengths of all sizes are written right.
+func TestLongMessages(t *testing.T) {
+	for _, n := range []int{0, 1, 100, 120, 126, 127, 128, 129, 1 << 14, 1<<14 - 20, 1 << 21, 1<<21 + 7} {
+		data := []byte(`"` + strings.Repeat("x", n) + `"`)
+		for _, f := range []Format{JSON, Protobuf} {
+			p, err := AppendPush([]byte("before"), f, "c", &PublicationPush{Publication: &volute.Publication{Data: data}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := decodeReply(t, f, p[len("before"):]); !bytes.Equal(got.Push.Pub.Data, data) || got.Push.Channel != "c" {
+				t.Errorf("%v: %d bytes became %d", f, len(data), len(got.Push.Pub.Data))
+			}
+		}
+	}
+}
+
+func TestAnySpecial(t *testing.T) {
+	r := random()
+	for range 100_000 {
+		v := r.Uint64()
+		for shift := 0; shift < 64; shift += 8 {
+			if special[byte(v>>shift)] && !anySpecial(v) {
+				t.Fatalf("%016x looks plain", v)
+			}
+		}
+	}
+	for _, v := range []uint64{0x2020202020202020, 0x7f7f7f7f7f7f7f7f, 0xffffffffffffffff, 0x8080808080808080, 0x2123202123205b5d} {
+		if anySpecial(v) {
+			t.Errorf("%016x looks special", v)
+		}
 	}
 }
