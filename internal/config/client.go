@@ -86,63 +86,6 @@ type Token struct {
 	InsecureSkipJWKSEndpointSafetyCheck bool   `key:"insecure_skip_jwks_endpoint_safety_check" doc:"Allow unsafe placeholders in jwks_public_endpoint."`
 }
 
-// Proxy says where events go and how.
-type Proxy struct {
-	Endpoints             []string      `key:"endpoint" doc:"Where events go: grpc://host:port, http(s)://…, worker://NAME or app://; several with commas or as a list."`
-	Timeout               time.Duration `key:"timeout" default:"1s" doc:"Longest time an answer may take."`
-	HTTPHeaders           []string      `key:"http_headers" doc:"Headers of the client's request that are passed on."`
-	GRPCMetadata          []string      `key:"grpc_metadata" doc:"Metadata of a unidirectional gRPC client that is passed on."`
-	EmulatedHeaders       []string      `key:"emulated_headers" doc:"Headers sent in the connect command that are passed on."`
-	BinaryEncoding        bool          `key:"binary_encoding" doc:"Payloads travel as base64."`
-	IncludeConnectionMeta bool          `key:"include_connection_meta" doc:"Pass the connection's meta on."`
-	HTTP                  ProxyHTTP     `key:"http"`
-	GRPC                  ProxyGRPC     `key:"grpc"`
-}
-
-// Endpoint returns the first endpoint, "" if there is none.
-func (p *Proxy) Endpoint() string {
-	if len(p.Endpoints) == 0 {
-		return ""
-	}
-	return p.Endpoints[0]
-}
-
-// EventProxy is a Proxy with a switch of its own (connect and refresh; the other
-// events are switched on per namespace).
-type EventProxy struct {
-	Enabled bool `key:"enabled" doc:"Events of this kind go to the endpoint."`
-	Proxy
-}
-
-// ProxyHTTP is what only HTTP endpoints need.
-type ProxyHTTP struct {
-	TLS                    TLS               `key:"tls"`
-	StaticHeaders          map[string]string `key:"static_headers" doc:"Headers added to every request."`
-	StatusToCodeTransforms []StatusTransform `key:"status_to_code_transforms" doc:"List of {status_code, to_error: {code, message, temporary}} or {status_code, to_disconnect: {code, reason}}."`
-}
-
-// StatusTransform tells what another HTTP status than 200 means.
-type StatusTransform struct {
-	StatusCode   int            `key:"status_code" doc:"HTTP status."`
-	ToError      ErrorCode      `key:"to_error"`
-	ToDisconnect DisconnectCode `key:"to_disconnect"`
-}
-
-// ProxyGRPC is what only gRPC endpoints need.
-type ProxyGRPC struct {
-	TLS              TLS               `key:"tls"`
-	CredentialsKey   string            `key:"credentials_key" doc:"Metadata key added to every call."`
-	CredentialsValue string            `key:"credentials_value" secret:"1" doc:"Its value."`
-	Compression      bool              `key:"compression" doc:"Compress calls with gzip."`
-	StaticMetadata   map[string]string `key:"static_metadata" doc:"Metadata added to every call."`
-}
-
-// NamedProxy is a Proxy that namespaces refer to by name.
-type NamedProxy struct {
-	Name string `key:"name" doc:"Name that *_proxy_name refers to."`
-	Proxy
-}
-
 // RPC is what concerns calls of clients.
 type RPC struct {
 	Proxy             Proxy          `key:"proxy"`

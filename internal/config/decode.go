@@ -246,9 +246,6 @@ func (d *decoder) mapping(f *field, n *node, v reflect.Value) {
 }
 
 func (d *decoder) text(f *field, n *node, v reflect.Value) {
-	if n.kind == listNode && f.path == "backend" {
-		n = n.joined()
-	}
 	if !n.scalar() {
 		d.wrong(f, n, "write a text")
 		return
@@ -259,15 +256,6 @@ func (d *decoder) text(f *field, n *node, v reflect.Value) {
 		return
 	}
 	v.SetString(n.text)
-}
-
-// joined turns a list of scalars into one text with commas.
-func (n *node) joined() *node {
-	var parts []string
-	for _, item := range n.list {
-		parts = append(parts, item.text)
-	}
-	return newScalar(textNode, strings.Join(parts, ","), n.source)
 }
 
 func (d *decoder) integer(f *field, n *node, v reflect.Value) {

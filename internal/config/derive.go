@@ -28,50 +28,26 @@ func (l *loader) derive(c *Config) {
 	l.fillBackend()
 }
 
-// eventProxy is an event's proxy and the switch that sends events to it.
-type eventProxy struct {
-	proxy   string // path
-	enabled string // path, or "" if channels and namespaces have switches
-	option  string // switch among the channel options
-	what    string // what does not happen while the backend cannot be reached
-}
-
-var eventProxies = []eventProxy{
-	{"client.proxy.connect", "client.proxy.connect.enabled", "", "clients without a token cannot connect"},
-	{"client.proxy.refresh", "client.proxy.refresh.enabled", "", "expiring connections are prolonged by 60 s each time"},
-	{"rpc.proxy", "rpc.without_namespace.proxy_enabled", "", "calls fail with error 100"},
-	{"channel.proxy.subscribe", "", "subscribe_proxy_enabled", "subscribing fails with error 100"},
-	{"channel.proxy.publish", "", "publish_proxy_enabled", "clients' publishing fails with error 100"},
-	{"channel.proxy.sub_refresh", "", "sub_refresh_proxy_enabled", "expiring subscriptions are prolonged by 60 s each time"},
-	{"channel.proxy.subscribe_stream", "", "subscribe_stream_proxy_enabled", "subscribing fails with error 100"},
-	{"channel.proxy.map_publish", "", "map.publish_proxy_enabled", "setting keys fails with error 100"},
-	{"channel.proxy.map_remove", "", "map.remove_proxy_enabled", "removing keys fails with error 100"},
-	{"channel.proxy.shared_poll_refresh", "", "", "shared poll channels are not refreshed"},
-}
-
-// backendOptions are the channel options that backend switches on.
-var backendOptions = []string{"subscribe_proxy_enabled", "publish_proxy_enabled", "sub_refresh_proxy_enabled"}
-
 // fillBackend sends every event to backend that has no endpoint of its own, and
 // switches all of them on that the user has not switched off.
 func (l *loader) fillBackend() {
-	backend := l.tree.get("backend")
-	if backend == nil || backend.text == "" && len(backend.list) == 0 {
+	backend := l.tree.get("backend").joined()
+	if !backend.scalar() || backend.text == "" {
 		return
 	}
+	l.tree.set("backend", backend)
 	from := backend.source
 	on := func(n *node, path string) {
 		if n.find(path) == nil {
 			n.put(path, newScalar(boolNode, "true", from))
 		}
 	}
-	for _, e := range eventProxies {
-		if e.option == "subscribe_stream_proxy_enabled" && !strings.HasPrefix(backend.text, "grpc://") {
+	for _, e := range events {
+		if e.option == "subscribe_stream_proxy" && !strings.HasPrefix(backend.text, "grpc://") {
 			continue
 		}
-		if own := l.tree.find(e.proxy + ".endpoint"); own == nil || own.scalar() && own.text == "" {
-			value := backend.clone()
-			l.tree.put(e.proxy+".endpoint", value)
+		if own := l.tree.find(e.path + ".endpoint"); own == nil || own.scalar() && own.text == "" {
+			l.tree.put(e.path+".endpoint", backend.clone())
 		}
 		if e.enabled != "" {
 			on(l.tree, e.enabled)
@@ -96,8 +72,10 @@ func (l *loader) fillBackend() {
 		if n.kind != objectNode || n.get("subscribe_stream_proxy_enabled").isTrue() {
 			continue // a stream cannot be joined with the others
 		}
-		for _, key := range backendOptions {
-			on(n, key)
+		for _, e := range events {
+			if e.backend {
+				on(n, e.option+"_enabled")
+			}
 		}
 	}
 	for _, n := range elements("rpc.namespaces") {

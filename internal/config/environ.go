@@ -254,6 +254,24 @@ func (n *node) elementNamed(name string, at source) *node {
 	return item
 }
 
+// closeNames hides the dots in names of elements, which exist, from those who split
+// path.
+func (l *loader) closeNames(path string) string {
+	for _, list := range []string{"channel.namespaces", "rpc.namespaces", "proxies", "consumers", "workers"} {
+		rest, ok := strings.CutPrefix(path, list+".")
+		n := l.tree.find(list)
+		if !ok || n == nil {
+			continue
+		}
+		for _, item := range n.list {
+			if name := item.name(); strings.HasPrefix(rest, name+".") {
+				return list + "." + strings.ReplaceAll(name, ".", dotInName) + rest[len(name):]
+			}
+		}
+	}
+	return path
+}
+
 // overrides merges key=value pairs of the command line.
 func (l *loader) overrides() error {
 	layer := newLayers("-o")
@@ -264,6 +282,7 @@ func (l *loader) overrides() error {
 			return fmt.Errorf("-o %s: expected key=value, as in -o http_server.port=8001", pair)
 		}
 		at := source{file: "-o", key: key}
+		key = l.closeNames(key)
 		l.put(layer, key, l.written(l.schema.find(l.today(key)), text, at))
 	}
 	l.mergeLayers(layer)

@@ -53,12 +53,7 @@ func Load(ctx context.Context, o Options) (*Config, []Finding, error) {
 		return nil, l.sorted(), err
 	}
 
-	c := Default()
-	l.derive(&c)
-	l.section(l.schema, l.tree, reflect.ValueOf(&c).Elem())
-	l.normalize(&c)
-	v := validator{loader: l, config: &c}
-	v.validate(ctx)
+	c := l.finish(ctx)
 	findings := l.sorted()
 	if len(findings) > 0 && findings[0].Severity == Error {
 		count := slices.IndexFunc(findings, func(f Finding) bool { return f.Severity != Error })
@@ -66,11 +61,22 @@ func Load(ctx context.Context, o Options) (*Config, []Finding, error) {
 			count = len(findings)
 		}
 		if count == 1 {
-			return &c, findings, errors.New(findings[0].String())
+			return c, findings, errors.New(findings[0].String())
 		}
-		return &c, findings, fmt.Errorf("%s (and %d more)", findings[0], count-1)
+		return c, findings, fmt.Errorf("%s (and %d more)", findings[0], count-1)
 	}
-	return &c, findings, nil
+	return c, findings, nil
+}
+
+// finish turns the merged tree into a checked Config.
+func (l *loader) finish(ctx context.Context) *Config {
+	c := Default()
+	l.derive(&c)
+	l.section(l.schema, l.tree, reflect.ValueOf(&c).Elem())
+	l.normalize(&c)
+	v := validator{loader: l, config: &c}
+	v.validate(ctx)
+	return &c
 }
 
 // loader collects one tree in Config's own keys.

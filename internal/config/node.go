@@ -128,6 +128,21 @@ func (n *node) scalar() bool {
 	return n != nil && (n.kind == boolNode || n.kind == numberNode || n.kind == textNode)
 }
 
+// joined turns a list of scalars into one text with commas; anything else stays.
+func (n *node) joined() *node {
+	if n == nil || n.kind != listNode {
+		return n
+	}
+	var parts []string
+	for _, item := range n.list {
+		if !item.scalar() {
+			return n
+		}
+		parts = append(parts, item.text)
+	}
+	return newScalar(textNode, strings.Join(parts, ","), n.source)
+}
+
 // clone copies n deeply; the copies say they come from the same place.
 func (n *node) clone() *node {
 	if n == nil {

@@ -90,7 +90,7 @@ func (p *printer) value(f *field, v reflect.Value) *yaml.Node {
 	case stringsField, commandField:
 		list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for i := range v.Len() {
-			list.Content = append(list.Content, text(v.Index(i).String()))
+			list.Content = append(list.Content, text(withoutPassword(v.Index(i).String())))
 		}
 		return list
 	case mappingField:

@@ -27,7 +27,9 @@ func (v *validator) validate(ctx context.Context) {
 		v.token("client.token", &v.config.Client.Token)
 		v.token("client.subscription_token", &v.config.Client.SubscriptionToken.Token)
 		v.channels()
-		v.rpc()
+		for _, n := range v.config.RPC.Namespaces {
+			v.namespaceName("rpc.namespaces", n.Name)
+		}
 		v.consumers()
 	}
 	v.proxies(ctx)
@@ -62,18 +64,14 @@ func (v *validator) lookup(path string) *node {
 
 // say reports a finding on the value at path, or the section around it.
 func (v *validator) say(s Severity, path, message, fix string) {
-	n := v.lookup(path)
-	key := path
-	if n != nil {
-		key = n.written(path)
-	} else if dot := strings.LastIndexByte(path, '.'); dot > 0 {
-		if n = v.lookup(path[:dot]); n != nil && n.kind != objectNode {
-			n = nil
-		}
+	key, at := path, source{}
+	if n := v.lookup(path); n != nil {
+		key, at = n.written(path), n.source
 	}
-	at := source{}
-	if n != nil {
-		at = n.source
+	if dot := strings.LastIndexByte(path, '.'); at.file == "" && dot > 0 {
+		if n := v.lookup(path[:dot]); n != nil && n.kind == objectNode {
+			at = n.source
+		}
 	}
 	v.report(s, at, key, message, fix)
 }
@@ -223,21 +221,6 @@ func (v *validator) token(path string, t *Token) {
 	}
 }
 
-// rpc checks namespaces and proxies of calls.
-func (v *validator) rpc() {
-	c := &v.config.RPC
-	enabled := c.WithoutNamespace.ProxyEnabled
-	v.proxyName("rpc.without_namespace.proxy", "rpc.proxy", c.WithoutNamespace.ProxyEnabled, c.WithoutNamespace.ProxyName)
-	for _, n := range c.Namespaces {
-		v.namespaceName("rpc.namespaces", n.Name)
-		v.proxyName("rpc.namespaces."+n.Name+".proxy", "rpc.proxy", n.ProxyEnabled, n.ProxyName)
-		enabled = enabled || n.ProxyEnabled
-	}
-	if len(c.Proxy.Endpoints) > 0 && !enabled {
-		v.say(Warning, "rpc.proxy.endpoint", "no call goes there", "set rpc.without_namespace.proxy_enabled: true")
-	}
-}
-
 var (
 	namespaceForm = regexp.MustCompile(`^[-a-zA-Z0-9_.]{2,}$`)
 	consumerForm  = regexp.MustCompile(`^[a-zA-Z0-9_]{2,}$`)
@@ -303,7 +286,7 @@ func (v *validator) reached(pool string) bool {
 		return true
 	}
 	found := false
-	v.eachProxy(func(_ string, p *Proxy) {
+	v.config.eachProxy(func(_ string, p *Proxy) {
 		found = found || slices.Contains(p.Endpoints, "worker://"+pool)
 	})
 	return found
