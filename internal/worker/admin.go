@@ -16,6 +16,9 @@ const resetWidth = 4
 // sameTrouble is how long the log is silent about a reason it has told.
 const sameTrouble = 10 * time.Minute
 
+// maxReasons bounds the reasons that are remembered for that.
+const maxReasons = 16
+
 // State is what a worker is doing.
 type State int32
 
@@ -375,10 +378,13 @@ func (p *Pool) startFailed(reason string, retry time.Duration) {
 		}
 		return r
 	}, reason)
-	if same == p.fails.reason && time.Since(p.fails.said) < sameTrouble {
+	if said, ok := p.fails.said[same]; ok && time.Since(said) < sameTrouble {
 		return
 	}
-	p.fails.reason, p.fails.said = same, time.Now()
+	if p.fails.said == nil || len(p.fails.said) >= maxReasons {
+		p.fails.said = map[string]time.Time{}
+	}
+	p.fails.said[same] = time.Now()
 	p.cfg.Logger.Error("worker does not start", "pool", p.cfg.Name, "command", strings.Join(p.cfg.Command, " "),
 		"reason", reason, "failures", p.fails.count, "retry", retry)
 }

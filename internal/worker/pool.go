@@ -45,9 +45,8 @@ type Pool struct {
 
 // failures is what the log was told of processes that do not start.
 type failures struct {
-	reason string // without digits, which change each time
-	count  int
-	said   time.Time
+	count int
+	said  map[string]time.Time // by reason, without digits, which change each time
 }
 
 // New checks the configuration and returns a Pool. It starts nothing.

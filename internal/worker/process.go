@@ -188,8 +188,8 @@ func (proc *process) failed(kind error, detail string) outcome {
 
 // exec gives the process one job and reads its answer.
 func (proc *process) exec(r *request, limit time.Duration) outcome {
-	if bad := proc.idle(); bad != "" {
-		return outcome{retry: true, bad: bad, state: StateInvalid}
+	if bad, state := proc.idle(); bad != "" {
+		return outcome{retry: true, bad: bad, state: state}
 	}
 	now := time.Now()
 	deadline, why := proc.deadline(r, now, limit)
@@ -202,6 +202,7 @@ func (proc *process) exec(r *request, limit time.Duration) outcome {
 	if err == nil {
 		_, err = proc.relay.Write(proc.buf)
 	}
+	sent := len(proc.buf)
 	if cap(proc.buf) > keptBuffer {
 		proc.buf = nil
 	}
@@ -216,10 +217,22 @@ func (proc *process) exec(r *request, limit time.Duration) outcome {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return proc.late(deadline.Sub(now), why, quotePending(proc.reader.Pending()))
+	case errors.Is(err, io.EOF) && proc.unread() == sent:
+		// It died between two jobs, unnoticed, and has not seen this one.
+		return outcome{retry: true, bad: "died: " + proc.obituary(), state: StateErrored}
 	case err != nil:
 		return proc.broken(err)
 	}
 	return out
+}
+
+// unread returns how many bytes the process has left in its input, as far as
+// that can be known.
+func (proc *process) unread() int {
+	if p, ok := proc.relay.(pipes); ok {
+		return unreadBytes(p.stdin)
+	}
+	return 0
 }
 
 // deadline is when a process that has not answered by then is killed, and why.
@@ -344,25 +357,27 @@ func (proc *process) confirmed(limit time.Duration) string {
 // idle says what is wrong with a process that should be waiting for a job: it
 // has gone, or it has written something unasked, which would be taken for the
 // next job's answer. "" = nothing.
-func (proc *process) idle() string {
-	select {
-	case <-proc.exited:
-		return "died: " + proc.obituary()
-	default:
-	}
+func (proc *process) idle() (bad string, state State) {
 	extra := proc.reader.Pending()
+	var err error
 	if len(extra) == 0 {
 		var b [256]byte
-		n, err := readNow(proc.raw, b[:])
-		if err != nil {
-			return "died: " + proc.obituary()
-		}
+		var n int
+		n, err = readNow(proc.raw, b[:])
 		extra = b[:n]
 	}
-	if len(extra) == 0 {
-		return ""
+	select {
+	case <-proc.exited:
+		err = io.EOF
+	default:
 	}
-	return fmt.Sprintf("wrote without being asked: %q", clip(extra))
+	switch {
+	case err != nil:
+		return "died: " + proc.obituary(), StateErrored
+	case len(extra) > 0:
+		return fmt.Sprintf("wrote without being asked: %q", clip(extra)), StateInvalid
+	}
+	return "", StateReady
 }
 
 // overdue says which limit the idle process has passed.

@@ -52,6 +52,14 @@ func readNow(conn syscall.RawConn, b []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
+// unreadBytes returns how much is in the pipe that f writes to, or 0.
+func unreadBytes(f *os.File) (n int) {
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}
+
 // clockTicks is the unit of times in /proc: USER_HZ, which is 100 everywhere.
 const clockTicks = 100
 

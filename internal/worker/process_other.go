@@ -20,4 +20,6 @@ func killGroup(process *os.Process) { _ = process.Kill() }
 
 func readNow(syscall.RawConn, []byte) (int, error) { return 0, nil }
 
+func unreadBytes(*os.File) int { return 0 }
+
 func usage(int) (int64, time.Duration) { return 0, 0 }

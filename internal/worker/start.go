@@ -87,7 +87,7 @@ func (p *Pool) startError(ctx context.Context, proc *process, err error) error {
 	switch {
 	case errors.As(err, &junk):
 		text = "validation failed on the message sent to STDOUT, which is for frames only (write to STDERR instead): " + junk.Error()
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded):
 		text = "did not shake hands within allocate_timeout"
 	case errors.Is(err, io.EOF), errors.Is(err, errGone):
 		text = "ended before the handshake"

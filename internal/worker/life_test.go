@@ -1,0 +1,726 @@
+package worker_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/volute-io/volute/internal/goridge"
+	"github.com/volute-io/volute/internal/worker"
+)
+
+// A process is replaced after max_jobs, or up to 14 % more.
+func TestMaxJobs(t *testing.T) {
+	both(t, func(t *testing.T, confirm func(*worker.Config)) {
+		p := start(t, func(c *worker.Config) { confirm(c); c.MaxJobs = 50 })
+		lives := map[int]int{}
+		for range 1000 {
+			lives[p.pid()]++
+		}
+		last := p.pid()
+		varied := map[int]bool{}
+		for pid, jobs := range lives {
+			varied[jobs] = true
+			if pid != last && (jobs < 50 || jobs > 57) {
+				t.Errorf("worker %d did %d jobs, want 50 to 57", pid, jobs)
+			}
+		}
+		if len(varied) < 3 {
+			t.Errorf("jobs per worker: %v, want some variation", lives)
+		}
+		for pid := range lives {
+			if pid != last && alive(pid) {
+				t.Errorf("worker %d is still alive", pid)
+			}
+		}
+	})
+}
+
+func TestLimits(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*worker.Config)
+		body   string
+		state  string
+	}{
+		"ttl":         {func(c *worker.Config) { c.Supervisor.TTL = 50 * time.Millisecond }, "echo x", "ttlReached"},
+		"idle ttl":    {func(c *worker.Config) { c.Supervisor.IdleTTL = 50 * time.Millisecond }, "echo x", "idleTTLReached"},
+		"memory":      {func(c *worker.Config) { c.Supervisor.MaxWorkerMemory = 100 }, "alloc 120", "maxMemoryReached"},
+		"memory, ttl": {func(c *worker.Config) { c.Supervisor.MaxWorkerMemory = 100; c.Supervisor.TTL = time.Hour }, "alloc 120", "maxMemoryReached"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, func(cfg *worker.Config) { cfg.Supervisor.WatchTick = 10 * time.Millisecond; c.change(cfg) })
+			p.ready(1)
+			pid := p.Workers()[0].PID
+			if _, err := p.exec(c.body); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the worker is replaced", func() bool { w := p.Workers(); return len(w) == 1 && w[0].PID != pid })
+			until(t, "the log says why", func() bool { return strings.Contains(p.log.String(), fmt.Sprintf("pid=%d state=%s", pid, c.state)) })
+			p.want("echo x", "x")
+		})
+	}
+}
+
+// Limits that are not reached: idle_ttl counts from the first job only.
+func TestLimitsThatHold(t *testing.T) {
+	p := start(t, func(c *worker.Config) {
+		c.Supervisor = worker.Supervisor{WatchTick: time.Millisecond, TTL: time.Hour, IdleTTL: 30 * time.Millisecond, MaxWorkerMemory: 4000}
+	})
+	p.ready(1)
+	pid := p.Workers()[0].PID
+	time.Sleep(100 * time.Millisecond) // nothing happens, which cannot be waited for
+	if got := p.pid(); got != pid {
+		t.Errorf("worker %d was replaced by %d", pid, got)
+	}
+}
+
+func TestDebugMode(t *testing.T) {
+	both(t, func(t *testing.T, confirm func(*worker.Config)) {
+		p := start(t, func(c *worker.Config) { confirm(c); c.Debug = true; c.NumWorkers = 2 })
+		until(t, "ready", p.Ready)
+		if w := p.Workers(); len(w) != 0 {
+			t.Errorf("%d workers before the first job", len(w))
+		}
+		seen := map[int]bool{}
+		for range 5 {
+			seen[p.pid()] = true
+		}
+		if len(seen) != 5 {
+			t.Errorf("5 jobs were done by %d workers", len(seen))
+		}
+		if _, err := p.exec("exit 1"); !errors.Is(err, worker.ErrWorkerDied) {
+			t.Errorf("error %v, want ErrWorkerDied", err)
+		}
+		p.want("stop "+filepath.Join(t.TempDir(), "stopped"), "not stopped")
+		if err := p.Reset(t.Context()); err != nil {
+			t.Errorf("reset: %v", err)
+		}
+	})
+}
+
+func TestDebugModeStartFailure(t *testing.T) {
+	how := filepath.Join(t.TempDir(), "how")
+	write(t, how, "crash")
+	p := start(t, func(c *worker.Config) { c.Debug = true; c.Env["START_FILE"] = how })
+	if _, err := p.exec("echo x"); !errors.Is(err, worker.ErrNoWorker) || !strings.Contains(err.Error(), "cannot load config.yml") {
+		t.Errorf("error %v, want ErrNoWorker and the worker's last words", err)
+	}
+	write(t, how, "")
+	p.want("echo x", "x")
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Workers are added while none is free, and go when they are not needed.
+func TestDynamicWorkers(t *testing.T) {
+	p := start(t, func(c *worker.Config) {
+		c.Dynamic = worker.Dynamic{MaxWorkers: 4, SpawnRate: 2, IdleTimeout: 300 * time.Millisecond}
+	})
+	p.ready(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	for range 20 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := p.Exec(ctx, worker.Job{Body: []byte("sleep 5ms")}); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	until(t, "the pool has grown to its limit", func() bool { return p.Status().Workers == 5 })
+	if n := p.Size(); n != 5 {
+		t.Errorf("%d workers, want 5", n)
+	}
+	cancel()
+	load.Wait()
+	until(t, "the pool has shrunk", func() bool { return p.Size() == 1 })
+	p.want("echo x", "x")
+}
+
+func TestAddAndRemove(t *testing.T) {
+	p := start(t, nil)
+	p.ready(1)
+	for n := 2; n <= 4; n++ {
+		if err := p.Add(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(p.Workers()); got != n {
+			t.Errorf("%d workers, want %d", got, n)
+		}
+	}
+	for n := 3; n >= 1; n-- {
+		if err := p.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "one worker less", func() bool { return len(p.Workers()) == n })
+	}
+	if err := p.Remove(t.Context()); err == nil || !strings.Contains(err.Error(), "one worker left") {
+		t.Errorf("the last worker: %v", err)
+	}
+	p.want("echo x", "x")
+}
+
+// Jobs go on during a reset; none is refused or lost, and all processes are new.
+func TestReset(t *testing.T) {
+	both(t, func(t *testing.T, confirm func(*worker.Config)) {
+		p := start(t, func(c *worker.Config) { confirm(c); c.NumWorkers = 6; c.MaxQueue = 4 })
+		p.ready(6)
+		before := map[int]bool{}
+		for _, w := range p.Workers() {
+			before[w.PID] = true
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var jobs atomic.Int32
+		var load sync.WaitGroup
+		for range 4 {
+			load.Go(func() {
+				for ctx.Err() == nil {
+					if _, err := p.exec("sleep 1ms"); err != nil {
+						t.Error(err)
+						return
+					}
+					jobs.Add(1)
+				}
+			})
+		}
+		for range 3 {
+			if err := p.Reset(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+		load.Wait()
+		for _, w := range p.Workers() {
+			if before[w.PID] {
+				t.Errorf("worker %d survived the reset", w.PID)
+			}
+		}
+		for pid := range before {
+			if alive(pid) {
+				t.Errorf("worker %d is still alive", pid)
+			}
+		}
+		if jobs.Load() == 0 {
+			t.Error("no job was done meanwhile")
+		}
+		if n := len(p.Workers()); n != 6 {
+			t.Errorf("%d workers, want 6", n)
+		}
+	})
+}
+
+// A deployment that does not start leaves the old workers in place.
+func TestResetToBrokenCode(t *testing.T) {
+	how := filepath.Join(t.TempDir(), "how")
+	p := start(t, func(c *worker.Config) { c.NumWorkers = 2; c.Env["START_FILE"] = how })
+	p.ready(2)
+	before := p.Workers()
+	write(t, how, "crash")
+	if err := p.Reset(t.Context()); err == nil || !strings.Contains(err.Error(), "the old one stays") || !strings.Contains(err.Error(), "cannot load config.yml") {
+		t.Errorf("error %v, want the new worker's last words", err)
+	}
+	for i, w := range p.Workers() {
+		if w.PID != before[i].PID {
+			t.Errorf("worker %d was replaced", before[i].PID)
+		}
+	}
+	p.want("echo x", "x")
+}
+
+func TestResetWithBusyWorker(t *testing.T) {
+	p := start(t, func(c *worker.Config) { c.ResetTimeout = 300 * time.Millisecond })
+	p.ready(1)
+	pid := p.Workers()[0].PID
+	done := make(chan error, 1)
+	go func() { _, err := p.exec("sleep 1s"); done <- err }()
+	until(t, "the worker is busy", func() bool { return p.Status().Free == 0 })
+	if err := p.Reset(t.Context()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), fmt.Sprintf("worker %d is still busy", pid)) {
+		t.Errorf("error %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the job: %v", err)
+	}
+}
+
+// Workers that do not start are tried again, less and less often. The log says
+// why once; so does the error of a job; and when the cause has gone, all is well.
+func TestStartFailures(t *testing.T) {
+	for how, want := range map[string]string{
+		"crash":     `ended before the handshake: exit status 255; last words on stderr: cannot load config.yml: line`,
+		"text":      `validation failed on the message sent to STDOUT, which is for frames only (write to STDERR instead): not a goridge frame: invalid message: "PHP Fatal error:  Uncaught Error in app.php"`,
+		"silent":    `did not shake hands within allocate_timeout`,
+		"eager":     `the first frame is not a control frame: "hello"`,
+		"die young": `died: exit status 9; last words on stderr: out of licences`,
+	} {
+		t.Run(how, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "how")
+			write(t, file, how)
+			p := start(t, func(c *worker.Config) {
+				c.NumWorkers = 2
+				c.AllocateTimeout = 400 * time.Millisecond
+				c.Env["START_FILE"] = file
+			})
+			until(t, "failures", func() bool { return strings.Contains(p.log.String(), "worker does not start") })
+			_, err := p.exec("echo x")
+			if how != "die young" && (!errors.Is(err, worker.ErrNoWorker) || !strings.Contains(err.Error(), "workers do not start: "+want)) {
+				t.Errorf("error %v, want %q", err, want)
+			}
+			if s := p.Status(); !strings.Contains(s.Trouble, want) {
+				t.Errorf("status %+v", s)
+			}
+			if got := strings.Count(p.log.String(), "worker does not start"); got != 1 {
+				t.Errorf("the log says it %d times", got)
+			}
+			if p.Ready() && how != "die young" {
+				t.Error("ready without workers")
+			}
+			write(t, file, "")
+			if err := p.Reset(t.Context()); err != nil {
+				t.Errorf("reset after the cause has gone: %v", err)
+			}
+			p.want("echo x", "x")
+			until(t, "the log says that it is over", func() bool { return strings.Contains(p.log.String(), "workers start again") })
+			if trouble := p.Status().Trouble; trouble != "" {
+				t.Errorf("still in trouble: %s", trouble)
+			}
+		})
+	}
+}
+
+// Without a reset, the next attempt comes by itself.
+func TestRecoveryByItself(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "how")
+	write(t, file, "crash")
+	p := start(t, func(c *worker.Config) { c.Env["START_FILE"] = file })
+	until(t, "failures", func() bool { return p.Status().Trouble != "" })
+	job := make(chan error, 1)
+	go func() { _, err := p.exec("echo x"); job <- err }()
+	write(t, file, "")
+	if err := <-job; err != nil {
+		t.Errorf("a job that waited for the recovery: %v", err)
+	}
+}
+
+func TestStderr(t *testing.T) {
+	p := start(t, nil)
+	p.want("stderr "+big(20_000), "said")
+	p.want("stderr short", "said")
+	until(t, "the lines are logged", func() bool { return strings.Contains(p.log.String(), "line=short") })
+	log := p.log.String()
+	if want := strings.TrimSuffix(big(8190), "") + "01…\n"; !strings.Contains(log, want) || strings.Contains(log, big(8200)) {
+		t.Errorf("a long line is not cut after 8 KiB: %d bytes of log", len(log))
+	}
+}
+
+func TestRelays(t *testing.T) {
+	for name, relay := range map[string]func(t *testing.T) string{
+		"unix": func(t *testing.T) string { return "unix://" + filepath.Join(t.TempDir(), "relay.sock") },
+		"tcp":  func(t *testing.T) string { return "tcp://" + freeAddress(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, confirm func(*worker.Config)) {
+				address := relay(t)
+				p := start(t, func(c *worker.Config) { confirm(c); c.Relay = address; c.NumWorkers = 3; c.MaxJobs = 20 })
+				p.want("env RR_RELAY", address)
+				p.want("stdout to the log", "said")
+				until(t, "stdout is logged", func() bool { return strings.Contains(p.log.String(), `line="to the log"`) })
+				var wg sync.WaitGroup
+				for i := range 200 {
+					wg.Go(func() { p.want(fmt.Sprint("echo ", i), fmt.Sprint(i)) })
+				}
+				wg.Wait()
+				if _, err := p.exec("exit 5"); !errors.Is(err, worker.ErrWorkerDied) || !strings.Contains(err.Error(), "exit status 5") {
+					t.Errorf("error %v", err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				if _, err := p.Exec(ctx, worker.Job{Body: []byte("never")}); !errors.Is(err, worker.ErrTimeout) {
+					t.Errorf("error %v", err)
+				}
+				p.want("twice x", "x")
+				p.want("echo own", "own")
+				if err := p.Reset(t.Context()); err != nil {
+					t.Errorf("reset: %v", err)
+				}
+				p.want("echo x", "x")
+			})
+		})
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := goridge.Address{Network: "tcp", Address: "127.0.0.1:0"}.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// Somebody else connects to the relay.
+func TestRelayStrangers(t *testing.T) {
+	address := freeAddress(t)
+	p := start(t, func(c *worker.Config) { c.Relay = "tcp://" + address; c.AllocateTimeout = time.Second })
+	p.want("echo x", "x")
+	for name, sent := range map[string]string{
+		"no worker": string(goridge.Append(nil, goridge.Control, 0, nil, []byte(`{"pid":1}`))),
+		"text":      "GET / HTTP/1.1\r\n\r\n",
+		"no pid":    string(goridge.Append(nil, goridge.Control, 0, nil, []byte(`{}`))),
+	} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %v, want the connection closed", name, err)
+		}
+		conn.Close()
+	}
+	silent, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	p.want("echo x", "x")
+	until(t, "the log tells of strangers", func() bool { return strings.Count(p.log.String(), "connection to the worker relay refused") >= 3 })
+	if want := "it says its pid is 1, and no worker with this pid is starting"; !strings.Contains(p.log.String(), want) {
+		t.Errorf("the log does not say %q", want)
+	}
+}
+
+func TestRelayInUse(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	cfg := config()
+	cfg.Relay, cfg.Logger = "tcp://"+listener.Addr().String(), slog.New(slog.DiscardHandler)
+	pool, err := worker.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pool.Run(t.Context()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("error %v, want that the address is in use", err)
+	}
+}
+
+func TestOnInit(t *testing.T) {
+	self, _ := os.Executable()
+	run := func(env map[string]string, exitOnError bool, timeout time.Duration) (string, error) {
+		log := &journal{}
+		cfg := config()
+		cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+		env["test_role"] = "init"
+		cfg.OnInit = worker.OnInit{Command: []string{self}, Env: env, ExecTimeout: timeout, ExitOnError: exitOnError}
+		pool, err := worker.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := pool.Exec(ctx, worker.Job{Body: []byte("echo x")})
+			done <- err
+			cancel()
+		}()
+		err = pool.Run(ctx)
+		return log.String(), errors.Join(err, <-done)
+	}
+	mark := filepath.Join(t.TempDir(), "mark")
+	if log, err := run(map[string]string{"touch": mark}, true, 10*time.Second); err != nil || !strings.Contains(log, "init ran") {
+		t.Errorf("%v, log:\n%s", err, log)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Error(err)
+	}
+	if log, err := run(map[string]string{"fail": "1"}, false, 10*time.Second); err != nil || !strings.Contains(log, "workers start anyway") || !strings.Contains(log, "no database") {
+		t.Errorf("a failure that may be: %v, log:\n%s", err, log)
+	}
+	if _, err := run(map[string]string{"fail": "1"}, true, 10*time.Second); err == nil || !strings.Contains(err.Error(), "exit status 4; last words on stderr: init ran | init failed: no database") && !strings.Contains(err.Error(), "init failed: no database") {
+		t.Errorf("a failure that may not be: %v", err)
+	}
+	if _, err := run(map[string]string{"hang": "1"}, true, 50*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a command that hangs: %v", err)
+	}
+}
+
+func TestRunAs(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may start processes as somebody else")
+	}
+	if _, err := exec.LookPath("sh"); err != nil {
+		t.Skip(err)
+	}
+	mark := filepath.Join("/tmp", fmt.Sprintf("volute-test-%d", os.Getpid()))
+	defer os.Remove(mark)
+	cfg := config()
+	cfg.User, cfg.Logger = "nobody", slog.New(slog.DiscardHandler)
+	cfg.OnInit = worker.OnInit{Command: []string{"sh", "-c", "id -u > " + mark}, ExecTimeout: 10 * time.Second, User: "65534", ExitOnError: true}
+	cfg.Command = []string{"sh", "-c", "exit 1"}
+	pool, err := worker.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- pool.Run(ctx) }()
+	until(t, "workers are tried", func() bool { return pool.Status().Trouble != "" })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if id, err := os.ReadFile(mark); err != nil || strings.TrimSpace(string(id)) != "65534" {
+		t.Errorf("on_init ran as %q, %v", id, err)
+	}
+}
+
+func TestNewErrors(t *testing.T) {
+	for _, c := range []struct {
+		change func(*worker.Config)
+		want   string
+	}{
+		{func(c *worker.Config) { c.Command = nil }, `worker pool "test": command is empty: set it, e.g. "php app.php"`},
+		{func(c *worker.Config) { c.Command = []string{"no-such-program", "app.php"} }, `command "no-such-program app.php": exec: "no-such-program": executable file not found in $PATH: install it, or give the full path`},
+		{func(c *worker.Config) { c.Command = []string{"./missing"} }, `command "./missing"`},
+		{func(c *worker.Config) { c.NumWorkers = 0 }, "num_workers is 0: want 1 to 500"},
+		{func(c *worker.Config) { c.NumWorkers = 501 }, "num_workers is 501: want 1 to 500"},
+		{func(c *worker.Config) { c.NumWorkers = 495; c.Dynamic = worker.Dynamic{MaxWorkers: 10} }, "dynamic_allocator.max_workers is 10"},
+		{func(c *worker.Config) { c.Dynamic.MaxWorkers = 10 }, "spawn_rate and idle_timeout"},
+		{func(c *worker.Config) { c.MaxQueue = -1 }, "max_queue_size is -1"},
+		{func(c *worker.Config) { c.MaxJobs = -1 }, "max_jobs is -1"},
+		{func(c *worker.Config) { c.MaxPayload = 0 }, "max payload is 0 bytes"},
+		{func(c *worker.Config) { c.AllocateTimeout = 0 }, "allocate_timeout is 0s"},
+		{func(c *worker.Config) { c.ExecTimeout = 0 }, "exec timeout is 0s: want more than 0, so that every job ends"},
+		{func(c *worker.Config) { c.ResetTimeout = 0 }, "reset_timeout is 0s"},
+		{func(c *worker.Config) { c.Supervisor.TTL = time.Hour }, "supervisor.watch_tick is 0s"},
+		{func(c *worker.Config) { c.Relay = "pipe" }, `relay "pipe": want pipes, tcp://host:port or unix://path`},
+		{func(c *worker.Config) { c.OnInit.Command = []string{"true"} }, "on_init.exec_timeout is 0s"},
+		{func(c *worker.Config) { c.User = "no-such-user" }, `user "no-such-user" does not exist on this machine`},
+		{func(c *worker.Config) { c.Group = "no-such-group" }, `group "no-such-group" does not exist on this machine`},
+		{func(c *worker.Config) { c.OnInit.User = "no-such-user" }, `on_init: user "no-such-user"`},
+	} {
+		cfg := config()
+		cfg.Logger = slog.New(slog.DiscardHandler)
+		c.change(&cfg)
+		if _, err := worker.New(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want %q", err, c.want)
+		}
+	}
+}
+
+// The pool stops: a busy worker may finish, nobody is left behind.
+func TestStop(t *testing.T) {
+	both(t, func(t *testing.T, confirm func(*worker.Config)) {
+		p := start(t, func(c *worker.Config) { confirm(c); c.NumWorkers = 3 })
+		p.ready(3)
+		pids := p.Workers()
+		done := make(chan error, 1)
+		go func() { _, err := p.exec("sleep 200ms"); done <- err }()
+		until(t, "a worker is busy", func() bool { return p.Status().Free == 2 })
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("the job of the busy worker: %v", err)
+		}
+		for _, w := range pids {
+			if alive(w.PID) {
+				t.Errorf("worker %d is alive after the pool has stopped", w.PID)
+			}
+		}
+	})
+}
+
+// A worker that does not finish is killed after destroy_timeout, and so is what
+// it has started.
+func TestStopStubborn(t *testing.T) {
+	for name, c := range map[string]struct{ env, body string }{
+		"busy":              {body: "never"},
+		"ignores the stop":  {env: "1h", body: "echo x"},
+		"left a child idle": {body: "child"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, func(cfg *worker.Config) { cfg.DestroyTimeout = 100 * time.Millisecond; cfg.Env["STOP_DELAY"] = c.env })
+			p.ready(1)
+			child, err := p.exec("child")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids := []int{p.Workers()[0].PID}
+			pid, err := strconv.Atoi(child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+			done := make(chan error, 1)
+			go func() { _, err := p.exec(c.body); done <- err }()
+			if c.body == "never" {
+				until(t, "the worker is busy", func() bool { return p.Status().Free == 0 })
+			} else if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if err := p.stop(); err != nil {
+				t.Fatal(err)
+			}
+			if c.body == "never" {
+				if err := <-done; !errors.Is(err, worker.ErrWorkerDied) {
+					t.Errorf("the job: %v, want ErrWorkerDied", err)
+				}
+			}
+			for _, pid := range pids {
+				until(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !alive(pid) })
+			}
+		})
+	}
+}
+
+// The server is killed without a chance to say goodbye; its workers, which are
+// busy and would not notice, go with it.
+func TestServerIsKilled(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		server := exec.Command(self)
+		server.Env = append(os.Environ(), "TEST_ROLE=server")
+		server.Stderr = os.Stderr
+		out, err := server.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids := strings.Fields(text)
+		if len(pids) != 3 {
+			t.Fatalf("workers %q, want 3", text)
+		}
+		if err := server.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.Wait()
+		for _, field := range pids {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, fmt.Sprintf("worker %d is gone", pid), func() bool { return !alive(pid) })
+		}
+	}
+}
+
+func TestRPC(t *testing.T) {
+	p := start(t, func(c *worker.Config) { c.Name = "centrifuge"; c.NumWorkers = 2 })
+	p.ready(2)
+	p.want("echo x", "x")
+	server := goridge.NewServer(goridge.ServerConfig{MaxPayload: 1 << 20, Logger: slog.New(slog.DiscardHandler)})
+	worker.Register(server, p.Pool)
+	listener, err := goridge.Address{Network: "tcp", Address: "127.0.0.1:0"}.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	defer func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	client, err := goridge.Dial(ctx, "tcp://"+listener.Addr().String(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	call := func(method, body string) string {
+		answer, err := client.Call(ctx, goridge.JSON, method, []byte(body))
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return string(answer)
+	}
+	workers := func() (pids []int) {
+		var answer struct {
+			Workers []struct {
+				PID         int
+				Status      int
+				NumExecs    int
+				Created     int64
+				MemoryUsage int64
+				CPUPercent  *float64
+				Command     string
+				StatusStr   string
+			}
+		}
+		if err := json.Unmarshal([]byte(call("informer.Workers", `"centrifuge"`)), &answer); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range answer.Workers {
+			pids = append(pids, w.PID)
+			if w.StatusStr != "ready" || w.Status != 1 || w.MemoryUsage < 1<<20 || w.CPUPercent == nil || w.Command == "" ||
+				time.Since(time.Unix(0, w.Created)) > time.Minute {
+				t.Errorf("worker %+v", w)
+			}
+		}
+		return pids
+	}
+	before := workers()
+	for _, c := range []struct{ method, body, want string }{
+		{"informer.List", "true", `["centrifuge"]`},
+		{"resetter.List", "true", `["centrifuge"]`},
+		{"resetter.Reset", `"centrifuge"`, "true"},
+		{"informer.AddWorker", `"centrifuge"`, "true"},
+		{"resetter.Reset", `"http"`, `error: resetter.Reset: no pool is called "http"; there is centrifuge`},
+		{"informer.Workers", `7`, "error: informer.Workers: the name of a pool is wanted: json: cannot unmarshal number into Go value of type string"},
+	} {
+		if got := call(c.method, c.body); got != c.want {
+			t.Errorf("%s(%s) = %s, want %s", c.method, c.body, got, c.want)
+		}
+	}
+	p.ready(3)
+	after := workers()
+	if len(before) != 2 || len(after) != 3 {
+		t.Errorf("workers %v, then %v", before, after)
+	}
+	for _, pid := range before {
+		if slices.Contains(after, pid) {
+			t.Errorf("worker %d survived the reset", pid)
+		}
+	}
+	if got := call("informer.RemoveWorker", `"centrifuge"`); got != "true" {
+		t.Error(got)
+	}
+}
