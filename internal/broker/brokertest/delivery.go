@@ -53,6 +53,9 @@ func testContents(t *testing.T, n *node) {
 		Data: []byte("\x00not JSON\xff"),
 		Info: &volute.ClientInfo{User: "u", Client: "c", ConnInfo: []byte(`{"a":1}`), ChanInfo: []byte(`[]`)},
 		Tags: map[string]string{"k": "v", "": "empty"},
+		// Brokers set these two.
+		Offset: 99,
+		Time:   1,
 	}
 	before := *sent
 	started := time.Now().UnixMilli()
@@ -65,7 +68,10 @@ func testContents(t *testing.T, n *node) {
 	if got.Time < started-60_000 || got.Time > time.Now().UnixMilli()+60_000 {
 		t.Errorf("time = %d", got.Time)
 	}
-	got.Time = 0
+	if got.Offset != 0 {
+		t.Errorf("offset without history = %d", got.Offset)
+	}
+	got.Offset, got.Time = before.Offset, before.Time
 	if !reflect.DeepEqual(got, before) {
 		t.Errorf("got %+v, want %+v", got, before)
 	}

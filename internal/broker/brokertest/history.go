@@ -117,6 +117,15 @@ func testHistorySize(t *testing.T, n *node) {
 }
 
 func testSkipHistory(t *testing.T, n *node) {
+	n.say("unheard", "before", keep)
+	n.subscribe("unheard")
+	n.say("unheard", "1", keep)
+	n.unsubscribe("unheard")
+	n.say("unheard", "after", keep)
+	n.subscribe("unheard")
+	n.say("unheard", "2", keep)
+	equal(t, "with history but not always subscribed", payloads(n.await("unheard", 2)), []string{"1", "2"})
+
 	n.subscribe("a")
 	n.say("a", "1", keep)
 	if r := n.say("a", "aside", volute.PublishOptions{}); r != (volute.PublishResult{}) {
@@ -204,8 +213,11 @@ func testIdempotency(t *testing.T, n *node) {
 	if passed != 1 {
 		t.Errorf("%d of the repeats passed, want 1", passed)
 	}
-	if r := n.say("b", "other channel", o); r.Suppressed {
-		t.Error("a key is known in another channel")
+	n.say("b", "other channel", o)
+	for i := range 300 {
+		if r := n.say(fmt.Sprintf("idempotency-%d", i), "other channel", o); r.Suppressed {
+			t.Fatal("a key is known in another channel")
+		}
 	}
 	o.IdempotencyKey = "l"
 	n.say("a", "other key", o)
@@ -254,6 +266,14 @@ func testVersion(t *testing.T, n *node) {
 	equal(t, "delivered", payloads(n.await("a", len(want))), want)
 	kept, _ := n.history("a", volute.HistoryQuery{Limit: -1})
 	equal(t, "kept", kept, want)
+
+	n.subscribe("b") // without history
+	o := volute.PublishOptions{Version: 1}
+	first, again := n.say("b", "1", o), n.say("b", "2", o)
+	if first != (volute.PublishResult{}) || again != (volute.PublishResult{Suppressed: true}) {
+		t.Errorf("without history: %+v, %+v", first, again)
+	}
+	equal(t, "without history", payloads(n.await("b", 1)), []string{"1"})
 }
 
 func testDelta(t *testing.T, n *node) {

@@ -100,7 +100,12 @@ func testAddAgain(_ *testing.T, s store) {
 	s.add("room", changed)
 	s.add("room", changed)
 	s.expect("room", 1, changed)
+	other := volute.ClientInfo{User: "v", Client: "b"}
+	s.add("room", other)
+	s.expect("room", 2, changed, other)
 	s.remove("room", "a", "u")
+	s.expect("room", 1, other)
+	s.remove("room", "b", "v")
 	s.expect("room", 0)
 }
 

@@ -215,7 +215,11 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 	if history || o.Version > 0 {
 		stream := s.stream(channel, now, o.HistoryMetaTTL)
 		if !stream.newer(o.Version, o.VersionEpoch) {
-			return volute.PublishResult{Position: stream.position(), Suppressed: true}, nil
+			if history {
+				result.Position = stream.position()
+			}
+			result.Suppressed = true
+			return result, nil
 		}
 		if history {
 			prev := stream.add(&p, o.HistorySize, now+o.HistoryTTL)
