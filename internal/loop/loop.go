@@ -137,8 +137,8 @@ func (l *Loop) Wake() {
 	}
 }
 
-// Adopt makes a connection the loop's own: h.Opened is called, h.Read with the
-// pending bytes if there are any, and so on until h.Closed. pending is what
+// Adopt makes a connection the loop's own: soon h.Opened is called, h.Read with
+// the pending bytes if there are any, and so on until h.Closed. pending is what
 // was read from nc before; it must not change any more. nc must not be used any
 // more, whatever the result; if it is an error, nc is closed and h never called.
 // Any goroutine may call it.
@@ -283,9 +283,9 @@ func (l *Loop) open(c *Conn, pending []byte) {
 // park waits for the bell, the poller or the next timer, and serves the events
 // that the poller brings.
 func (l *Loop) park() {
-	due, any := l.wheel.next()
+	due, ok := l.wheel.next()
 	var deadline time.Time
-	if any {
+	if ok {
 		deadline = l.start.Add(time.Duration(due) * tick)
 	}
 	if l.sockets > 0 {
@@ -300,7 +300,7 @@ func (l *Loop) park() {
 	if !l.signal.CompareAndSwap(awake, parked) {
 		return
 	}
-	if any {
+	if ok {
 		wait := time.Until(deadline)
 		if l.alarm == nil {
 			l.alarm = time.NewTimer(wait)

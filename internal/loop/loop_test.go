@@ -95,16 +95,20 @@ type handler struct {
 	opened func(c *Conn)
 	read   func(c *Conn, p []byte)
 	closed func(err error)
-	ended  chan error // what Closed said
+	begun  chan struct{} // closed after Opened
+	ended  chan error    // what Closed said
 }
 
-func newHandler() *handler { return &handler{ended: make(chan error, 1)} }
+func newHandler() *handler {
+	return &handler{begun: make(chan struct{}), ended: make(chan error, 1)}
+}
 
 func (h *handler) Opened(c *Conn) {
 	h.conn = c
 	if h.opened != nil {
 		h.opened(c)
 	}
+	close(h.begun)
 }
 
 func (h *handler) Read(p []byte) {
@@ -121,12 +125,13 @@ func (h *handler) Closed(err error) {
 }
 
 // connect joins a client with a connection of the loop.
-func connect(t testing.TB, l *Loop, pending string, h Handler) *net.TCPConn {
+func connect(t testing.TB, l *Loop, pending string, h *handler) *net.TCPConn {
 	t.Helper()
 	client, server := tcpPair(t)
 	if err := l.Adopt(server, []byte(pending), h); err != nil {
 		t.Fatal(err)
 	}
+	<-h.begun
 	return client
 }
 
@@ -514,9 +519,13 @@ func TestRunEndsEverything(t *testing.T) {
 			var handlers []*handler
 			for i := range 20 {
 				h := newHandler()
-				connect(t, g.Next(), "", h)
 				if i%2 == 0 {
-					do(g.Loop(0), func() {})
+					_, server := tcpPair(t)
+					if err := g.Next().Adopt(server, nil, h); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					connect(t, g.Next(), "", h)
 				}
 				handlers = append(handlers, h)
 			}
@@ -596,6 +605,7 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	if err := l.Adopt(server, nil, h); err != nil {
 		t.Fatal(err)
 	}
+	<-h.begun
 	frame := make([]byte, 100)
 	do(l, func() {
 		if n := testing.AllocsPerRun(100, func() { h.conn.Write(frame, true) }); n != 0 {

@@ -150,7 +150,7 @@ func TestChurn(t *testing.T) {
 				}
 				l := g.Next()
 				mine := live[l.Index()]
-				h := &handler{ended: make(chan error, 1)}
+				h := newHandler()
 				h.opened = func(c *Conn) { opened.Add(1); mine[h] = id }
 				h.read = func(c *Conn, p []byte) {
 					switch {

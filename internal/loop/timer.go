@@ -99,7 +99,7 @@ func (w *wheel) remove(t *Timer) {
 }
 
 // first is the slot that is due next, and the tick at which it is.
-func (w *wheel) first() (level, slot int, due uint64, any bool) {
+func (w *wheel) first() (level, slot int, due uint64, ok bool) {
 	for level, occupied := range w.occupied {
 		if occupied != 0 {
 			slot := bits.TrailingZeros64(occupied)
@@ -111,16 +111,16 @@ func (w *wheel) first() (level, slot int, due uint64, any bool) {
 }
 
 // next is the tick at which the wheel must advance next.
-func (w *wheel) next() (due uint64, any bool) {
-	_, _, due, any = w.first()
-	return due, any
+func (w *wheel) next() (due uint64, ok bool) {
+	_, _, due, ok = w.first()
+	return due, ok
 }
 
 // advance fires all timers up to the tick now.
 func (w *wheel) advance(now uint64) {
 	for {
-		level, slot, due, any := w.first()
-		if !any || due > now {
+		level, slot, due, ok := w.first()
+		if !ok || due > now {
 			break
 		}
 		w.current = due

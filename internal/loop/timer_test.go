@@ -53,9 +53,9 @@ func TestWheel(t *testing.T) {
 				for _, when := range want {
 					first = min(first, when)
 				}
-				due, any := w.next()
-				if any != (len(want) > 0) || any && (due > first || due <= w.current) {
-					t.Fatalf("next is %d, %v at %d; the first of %d timers is due at %d", due, any, w.current, len(want), first)
+				due, ok := w.next()
+				if ok != (len(want) > 0) || ok && (due > first || due <= w.current) {
+					t.Fatalf("next is %d, %v at %d; the first of %d timers is due at %d", due, ok, w.current, len(want), first)
 				}
 				w.advance(now)
 				for r, when := range want {
@@ -78,7 +78,7 @@ func TestWheelSleeps(t *testing.T) {
 	r.firer = r
 	w.add(&r.Timer, 12345+1<<31)
 	stops := 0
-	for due, any := w.next(); any; due, any = w.next() {
+	for due, ok := w.next(); ok; due, ok = w.next() {
 		w.advance(due)
 		stops++
 	}

@@ -76,6 +76,7 @@ type webSocket struct {
 	input    input
 	timer    *timer // nil as long as nothing is due
 	state    state
+	pongs    uint8 // at most so many wait to be sent
 }
 
 // opening is what a connection needs to open.
@@ -92,9 +93,8 @@ const (
 	stateClosed        // nothing is read or written any more
 )
 
-// maxPongs is how many unsent bytes a client may have and still get pongs. Who
-// pings without reading the answers gets none.
-const maxPongs = 64 << 10
+// maxPongs is how many pongs may wait for a client that pings and does not read.
+const maxPongs = 100
 
 // timer is for pings, and for the end of a connection whose client does not
 // close.
@@ -138,9 +138,7 @@ func (w *webSocket) receive(op ws.OpCode, payload []byte) {
 	case ws.OpText, ws.OpBinary:
 		w.session.Receive(payload)
 	case ws.OpPing:
-		if w.state == stateOpen && w.conn.Unsent() <= maxPongs {
-			w.conn.Write(appendFrame(make([]byte, 0, 2+ws.MaxControlFramePayloadSize), ws.OpPong, payload), false)
-		}
+		w.answer(payload)
 	case ws.OpPong:
 		if w.state == stateOpen && w.timer != nil && w.timer.waiting {
 			w.timer.waiting = false
@@ -157,6 +155,18 @@ func (w *webSocket) receive(op ws.OpCode, payload []byte) {
 		}
 		w.hangUp()
 		w.tell(io.EOF)
+	}
+}
+
+// answer sends a pong.
+func (w *webSocket) answer(ping []byte) {
+	if w.conn.Unsent() == 0 {
+		w.pongs = 0
+	}
+	if w.state == stateOpen && w.pongs < maxPongs {
+		w.pongs++
+		var frame [2 + ws.MaxControlFramePayloadSize]byte
+		w.conn.Write(appendFrame(frame[:0], ws.OpPong, ping), false)
 	}
 }
 
