@@ -184,8 +184,20 @@ func (n *Node) Drain(ctx context.Context, d time.Duration) {
 	pause := time.NewTicker(max(time.Millisecond, d/time.Duration(batches)))
 	defer pause.Stop()
 	for i := 0; i < len(all); i += batch {
-		for _, s := range all[i:min(i+batch, len(all))] {
-			s.shard.post(func() { s.close(refuse(volute.DisconnectShutdown, "the server shuts down")) })
+		told := make(chan struct{}, batch)
+		last := all[i:min(i+batch, len(all))]
+		for _, s := range last {
+			s.shard.post(func() {
+				s.close(refuse(volute.DisconnectShutdown, "the server shuts down"))
+				told <- struct{}{}
+			})
+		}
+		for range last {
+			select {
+			case <-told:
+			case <-ctx.Done():
+				return
+			}
 		}
 		if i+batch >= len(all) {
 			return
