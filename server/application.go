@@ -47,17 +47,19 @@ type application struct {
 type pool struct {
 	*worker.Pool
 	codec backend.Codec
+	size  int // processes at first
 }
 
 func newApplication(s *Server) (*application, error) {
 	a := &application{server: s, log: s.log}
 	for i := range s.cfg.Workers {
 		w := &s.cfg.Workers[i]
-		p, err := worker.New(a.poolConfig(w))
+		c := a.poolConfig(w)
+		p, err := worker.New(c)
 		if err != nil {
 			return nil, err
 		}
-		a.pools = append(a.pools, &pool{p, backend.Codec(w.Codec)})
+		a.pools = append(a.pools, &pool{p, backend.Codec(w.Codec), c.NumWorkers})
 	}
 	if s.cfg.RPCListen != "" {
 		var err error

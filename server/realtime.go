@@ -25,7 +25,7 @@ const (
 	refreshRetry = time.Minute      // prolongation after a refresh that nobody answered
 	closeTimeout = 5 * time.Second  // for a client to answer a close frame
 	maxAPIBody   = 64 << 20         // bytes of one request to the HTTP API
-	apiReadTime  = 30 * time.Second // for one request to the HTTP API to arrive
+	apiTime      = 30 * time.Second // for one request to the HTTP API to arrive and be answered
 )
 
 // realtime is the half that holds the clients' connections, and the API on them.
@@ -205,7 +205,7 @@ func (r *realtime) holdClients(ctx, grace context.Context) error {
 	const perSecond = 1280
 	spread := min(time.Duration(n)*time.Second/perSecond, r.server.cfg.Shutdown.Timeout/2)
 	if n > 0 {
-		r.log.Info("clients are sent away", "clients", n, "within", spread.Round(time.Millisecond))
+		r.log.Info("clients are sent away", "clients", n, "within", spread.Round(time.Millisecond).String())
 	}
 	r.node.Drain(grace, spread)
 	return nil

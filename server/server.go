@@ -192,7 +192,7 @@ func (s *Server) Run(ctx context.Context) error {
 		close(s.ready)
 		s.log.Info("started", "version", volute.Version)
 	}, func() context.Context {
-		s.log.Info("stopping", "timeout", s.cfg.Shutdown.Timeout)
+		s.log.Info("stopping", "timeout", s.cfg.Shutdown.Timeout.String())
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Shutdown.Timeout)
 		context.AfterFunc(patience, cancel)
 		return patience

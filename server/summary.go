@@ -31,7 +31,7 @@ func (s *Server) summary(ctx context.Context) {
 	}
 	if a := s.application; a != nil {
 		for _, p := range a.pools {
-			s.log.Info("workers", "pool", p.Name(), "processes", p.Size(), "codec", string(p.codec))
+			s.log.Info("workers", "pool", p.Name(), "processes", p.size, "codec", string(p.codec))
 		}
 	}
 	if s.realtime == nil {

@@ -76,10 +76,10 @@ func (r *realtime) buildWeb() error {
 			on = external
 		}
 		prefix := strings.TrimSuffix(a.HandlerPrefix, "/")
-		handler := http.TimeoutHandler(limitBodyTime(api.NewHTTP(r.node, api.HTTPConfig{
+		handler := limitTime(api.NewHTTP(r.node, api.HTTPConfig{
 			Prefix: prefix, Key: a.Key, Insecure: a.Insecure, ErrorModeTransport: a.ErrorMode == "transport",
 			MaxBody: maxAPIBody, Logger: r.log,
-		})), 2*apiReadTime, "the call took too long\n")
+		}))
 		on.mux.Handle(prefix+"/", handler)
 		if prefix != "" {
 			on.mux.Handle(prefix, handler)
@@ -112,12 +112,14 @@ func (r *realtime) buildWeb() error {
 	return nil
 }
 
-// limitBodyTime bounds how long a request's body may take to arrive.
-func limitBodyTime(next http.Handler) http.Handler {
+// limitTime bounds how long a request may take to arrive and to be answered.
+func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Not every writer has a connection to set a deadline on; those have no need.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(apiReadTime))
-		next.ServeHTTP(w, r)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(apiTime))
+		ctx, cancel := context.WithTimeout(r.Context(), apiTime)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -99,7 +99,7 @@ export class Server {
   // start resolves once the server listens.
   async start() {
     const file = path.join(this.#folder, 'config.json');
-    writeFileSync(file, JSON.stringify(config));
+    writeFileSync(file, JSON.stringify({ ...config, rpc: { ...config.rpc, listen: `unix://${this.#folder}/rpc.sock` } }));
     this.#process = spawn(binary, ['serve', '-c', file], { stdio: ['ignore', 'inherit', 'pipe'] });
     this.#address = await new Promise((resolve, reject) => {
       this.#process.once('error', reject);

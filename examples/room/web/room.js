@@ -16,13 +16,15 @@ client.on('state', ({ newState }) => {
   $('state').textContent = newState === 'connected' ? `You are ${name}` : `${newState} …`;
   $('roll').disabled = newState !== 'connected';
 });
+let me;
+client.on('connected', ({ client: id }) => { me = id; });
 client.on('disconnected', ({ code, reason }) => { $('state').textContent = `disconnected: ${reason} (${code})`; });
 
 // The talk. Its history comes along when the subscription starts, and again after a lost connection.
 const room = client.newSubscription('room:lobby', { since: { offset: 0, epoch: '' } });
 const people = new Map();
 
-room.on('publication', ({ data, info }) => show(data.text, info.connInfo?.name ?? info.user, info.client === client.id));
+room.on('publication', ({ data, info }) => show(data.text, info.connInfo?.name ?? info.user, info.client === me));
 room.on('subscribed', async () => {
   const { clients } = await room.presence();
   people.clear();
@@ -60,7 +62,7 @@ function showPeople() {
     const item = document.createElement('li');
     const dot = document.createElement('i');
     dot.style.background = colour(who);
-    item.append(dot, info.client === client.id ? `${who} (you)` : who);
+    item.append(dot, info.client === me ? `${who} (you)` : who);
     return item;
   }));
 }
