@@ -14,7 +14,11 @@ var prefixes = []string{"CENTRIFUGO_", "VOLUTE_"}
 // What Kubernetes sets for a Service of that name is none of our business.
 var serviceVariable = regexp.MustCompile(`^(CENTRIFUGO|VOLUTE)(_[A-Z0-9_]+)?_(PORT|SERVICE_)`)
 
-const environmentFile = "environment"
+// What findings call the layers that are no files.
+const (
+	environmentFile = "environment"
+	overridesFile   = "-o"
+)
 
 // readEnviron collects the environment: DotEnv below Environ.
 func (l *loader) readEnviron() error {
@@ -274,14 +278,14 @@ func (l *loader) closeNames(path string) string {
 
 // overrides merges key=value pairs of the command line.
 func (l *loader) overrides() error {
-	layer := newLayers("-o")
+	layer := newLayers(overridesFile)
 	for _, pair := range l.options.Overrides {
 		key, text, ok := strings.Cut(pair, "=")
 		key = strings.TrimSpace(key)
 		if !ok || key == "" || strings.Contains(key, "..") || strings.HasPrefix(key, ".") || strings.HasSuffix(key, ".") {
 			return fmt.Errorf("-o %s: expected key=value, as in -o http_server.port=8001", pair)
 		}
-		at := source{file: "-o", key: key}
+		at := source{file: overridesFile, key: key}
 		key = l.closeNames(key)
 		l.put(layer, key, l.written(l.schema.find(l.today(key)), text, at))
 	}

@@ -8,7 +8,6 @@ import (
 // flatKeys tells today's name of every key of the flat form that Centrifugo v2 to v5
 // had. A section as target takes a section.
 var flatKeys = map[string]string{
-
 	"tls":                         "http_server.tls.enabled",
 	"tls_key":                     "http_server.tls.key_pem",
 	"tls_cert":                    "http_server.tls.cert_pem",

@@ -207,7 +207,7 @@ func TestFlatRules(t *testing.T) {
 			"gone, PRO and unknown",
 			`{"sockjs": true, "sockjs_url": "u", "gomaxprocs": 2, "channel_patterns": true, "clickhouse_analytics": {}, "subscribe_cel": "x", "alowed_origins": [], "history_sise": 3}`, "",
 			"warning c.json:1: sockjs, sockjs_url, gomaxprocs: no longer exists, ignored; delete it\n" +
-				"note c.json:1: channel_patterns, clickhouse_analytics, subscribe_cel: PRO feature, ignored; delete it, or see the guide for what to use instead\n",
+				"note c.json:1: channel_patterns, clickhouse_analytics, subscribe_cel: PRO feature, ignored; delete it\n",
 		}, {
 			"near misses",
 			`{"alowed_origins": [], "history_sise": 3, "allow_tags_filter": true, "pong_timout": "1s"}`, "",

@@ -399,7 +399,7 @@ func (t *translator) commonOptions() {
 
 // v2HeaderList adds the headers that v2 passed on unasked.
 func (t *translator) v2HeaderList() {
-	if t.common.get("http_headers") != nil || !slices.ContainsFunc(v2Keys, func(key string) bool { return t.raw.get(key) != nil }) {
+	if !t.single() || t.common.get("http_headers") != nil || !slices.ContainsFunc(v2Keys, func(key string) bool { return t.raw.get(key) != nil }) {
 		return
 	}
 	headers := slices.Clone(v2Headers)

@@ -83,13 +83,14 @@ func TestExplicitZeros(t *testing.T) {
 // Later files win key by key, lists are replaced, named lists merge by name.
 func TestMerging(t *testing.T) {
 	one := write(t, "one.json", `{
-		"allowed_origins": ["https://a"], "grpc_api": true, "grpc_api_port": 10000, "proxy_connect_endpoint": "grpc://a:1",
+		"allowed_origins": ["https://a"], "port": 8003, "grpc_api": true, "grpc_api_port": 10000, "proxy_connect_endpoint": "grpc://a:1",
 		"namespaces": [{"name": "chat", "presence": true, "history_size": 1, "history_ttl": "1m"}, {"name": "news", "presence": true}],
 		"proxies": [{"name": "p", "endpoint": "grpc://a:1", "timeout": "2s"}]
 	}`)
 	two := write(t, "two.yaml", `
 client: {allowed_origins: [https://b], proxy: {connect: {timeout: 5s}}}
 grpc_api: {port: 10001}
+http_server:
 channel: {namespaces: [{name: chat, history_size: 9}, {name: third, join_leave: true}]}
 proxies: [{name: p, endpoint: "grpc://b:1"}]
 workers: {app: {command: php app.php, num_workers: 2, env: {A: a}}}
@@ -110,6 +111,7 @@ workers: {app: {num_workers: 4}}
 		t.Fatal(err)
 	}
 	check(t, c, `client.allowed_origins=https://b
+		http_server.port=8003
 		client.proxy.connect.endpoint=grpc://a:1
 		client.proxy.connect.enabled=true
 		client.proxy.connect.timeout=5s
@@ -197,7 +199,8 @@ func TestPrecedence(t *testing.T) {
 		client.proxy.connect.http_headers=A,B
 		client.proxy.refresh.http_headers=Cookie
 		log.level=debug
-		channel.without_namespace.allow_publish_for_client=true`)
+		channel.without_namespace.allow_publish_for_client=true
+		channel.without_namespace.allow_user_limited_channels=false`)
 	var chat Namespace
 	for _, n := range c.Channel.Namespaces {
 		if n.Name == "my-chat.v1" {

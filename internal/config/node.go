@@ -189,6 +189,8 @@ func (n *node) merge(over *node, f *field) {
 		switch {
 		case old == nil:
 			n.set(key, value)
+		case value.kind == nullNode && (old.kind == objectNode || old.kind == listNode):
+			// "client:" with nothing below it says nothing.
 		case old.kind == objectNode && value.kind == objectNode && (child == nil || child.kind != mappingField):
 			old.merge(value, child)
 		case old.kind == listNode && value.kind == listNode && child != nil && child.kind == namedField:

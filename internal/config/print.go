@@ -180,11 +180,14 @@ func table(b *strings.Builder, title string, fields []*field) {
 			doc += " One of: " + strings.Join(f.enum, ", ") + "."
 		}
 		value := f.defaultText
+		if value == "" {
+			value = map[fieldKind]string{integerField: "0", booleanField: "false", durationField: "0s"}[f.kind]
+		}
 		if value != "" {
 			value = "`" + value + "`"
 		}
 		environment := variableName(strings.NewReplacer("<name>", "<NAME>").Replace(path))
-		fmt.Fprintf(b, "| `%s` | %s | %s | `VOLUTE_%s` | %s |\n", path, f.kind, value, environment, strings.ReplaceAll(doc, "|", "\\|"))
+		fmt.Fprintf(b, "| `%s` | %s | %s | `VOLUTE_%s` | %s |\n", path, strings.TrimPrefix(f.kind.String(), "a "), value, environment, strings.ReplaceAll(doc, "|", "\\|"))
 	}
 	for _, f := range fields {
 		row(f)

@@ -29,7 +29,7 @@ func (l *loader) translate(raw *node, rr bool) *node {
 		loader: l, raw: raw,
 		out: newObject(raw.source), channel: newObject(raw.source), common: newObject(raw.source),
 	}
-	t.v3 = t.meansV3()
+	t.v3 = t.single() && t.meansV3()
 	var flat []string
 	for _, key := range raw.order {
 		value := raw.keys[key]
@@ -53,6 +53,12 @@ func (l *loader) translate(raw *node, rr bool) *node {
 	t.commonOptions()
 	t.summary()
 	return t.out
+}
+
+// single reports whether the layer is a file: only what stands together in one tells the
+// version it was written for.
+func (t *translator) single() bool {
+	return t.raw.file != environmentFile && t.raw.file != overridesFile
 }
 
 // name turns maps of named sections (workers: {app: …}) into lists, and refuses names
@@ -226,6 +232,9 @@ func (t *translator) suggest(key string) string {
 
 // foreignKey handles a top-level key of .rr.yaml that Config does not have.
 func (t *translator) foreignKey(key string, value *node) {
+	if strings.HasPrefix(key, "x-") {
+		return // the home of YAML anchors
+	}
 	if slices.Contains(foreignSections, key) {
 		t.foreign = append(t.foreign, value)
 		return
@@ -253,7 +262,7 @@ func (t *translator) summary() {
 		what, fix string
 	}{
 		{Warning, t.removed, "no longer exists, ignored", "delete it"},
-		{Note, t.pro, "PRO feature, ignored", "delete it, or see the guide for what to use instead"},
+		{Note, t.pro, "PRO feature, ignored", "delete it"},
 		{Note, t.foreign, "not served by volute, ignored", "let RoadRunner serve it beside volute"},
 	} {
 		if len(group.nodes) == 0 {
