@@ -54,12 +54,14 @@ type Config struct {
 
 	// Debug starts a process for each job, and none before.
 	Debug bool
-	// Confirm asks a worker after each answer whether it waits for the next job
-	// (a pid control frame, which rides along with the job), and gives it none
-	// before it says so. With it a worker that answers one job twice never
-	// answers somebody else's. Without it, that is noticed only if the second
-	// answer is there before the next job is sent.
-	Confirm bool
+	// Unconfirmed gives a worker its next job as soon as it has answered. It is
+	// for workers that answer the pid control frame only once. Otherwise such a
+	// frame rides along with each job, and a worker gets the next one when it has
+	// answered that: so a worker that answers one job twice never answers somebody
+	// else's, and one that is still busy with what follows its answer is not
+	// taken for free. Unconfirmed, a second answer is noticed only if it is there
+	// before the next job is sent.
+	Unconfirmed bool
 
 	Supervisor Supervisor
 	Dynamic    Dynamic

@@ -579,6 +579,7 @@ func TestStopStubborn(t *testing.T) {
 				t.Fatal(err)
 			}
 			pids = append(pids, pid)
+			p.ready(1)
 			done := make(chan error, 1)
 			go func() { _, err := p.exec(c.body); done <- err }()
 			if c.body == "never" {

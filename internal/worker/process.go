@@ -339,7 +339,7 @@ func (proc *process) confirmed(limit time.Duration) string {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			proc.kill()
-			return fmt.Sprintf("did not come back for the next job within %s of its answer", limit)
+			return fmt.Sprintf("did not come back for the next job, nor answer the control frame {\"pid\":1}, within %s of its answer", limit)
 		case err != nil:
 			return proc.broken(err).bad
 		case f.Stream&goridge.Ping != 0:

@@ -9,8 +9,8 @@ import (
 )
 
 // Elsewhere than on Linux a worker is a process without a group and of the same
-// user, its memory is unknown, and what it writes between two jobs is noticed by
-// Confirm only.
+// user, its memory is unknown, and what it writes between two jobs is noticed only
+// when it confirms the first.
 
 func processAttributes(*identity) *syscall.SysProcAttr { return nil }
 

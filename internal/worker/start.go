@@ -146,7 +146,7 @@ func (p *Pool) fork(cmd *exec.Cmd, id *identity) (*process, error) {
 		return nil, fmt.Errorf("cannot start the process: %w", err)
 	}
 	proc := &process{
-		pool: p.cfg.Name, pid: cmd.Process.Pid, created: time.Now(), limits: p.cfg.Supervisor, confirm: p.cfg.Confirm,
+		pool: p.cfg.Name, pid: cmd.Process.Pid, created: time.Now(), limits: p.cfg.Supervisor, confirm: !p.cfg.Unconfirmed,
 		output: &output{log: p.cfg.Logger.With("pool", p.cfg.Name, "pid", cmd.Process.Pid)},
 		cmd:    cmd, stderr: stderr, exited: make(chan struct{}), silent: make(chan struct{}),
 	}
