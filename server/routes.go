@@ -74,6 +74,8 @@ func newRoutes(s *Server) (*routes, error) {
 		if ns.ProxyEnabled {
 			key, p := r.named(ns.ProxyName, "rpc.proxy", &cfg.RPC.Proxy)
 			add(volute.KindRPC, ns.Name, key, p)
+		} else if ns.Name != "" {
+			r.rule(volute.KindRPC, ns.Name, backend.Rule{}) // it exists, but nobody answers
 		}
 	}
 	return r, errors.Join(errs...)
@@ -124,11 +126,7 @@ func (r *routes) add(kind volute.Kind, namespace, key string, p *config.Proxy) e
 	}
 	rule.Backend = r.server.intercepted(rule.Name, rule.Backend)
 
-	if r.rules[kind] == nil {
-		r.rules[kind] = map[string]backend.Rule{}
-		r.order = append(r.order, kind)
-	}
-	r.rules[kind][namespace] = rule
+	r.rule(kind, namespace, rule)
 	for _, name := range p.HTTPHeaders {
 		r.headers = append(r.headers, strings.ToLower(name))
 	}
@@ -136,6 +134,15 @@ func (r *routes) add(kind volute.Kind, namespace, key string, p *config.Proxy) e
 		r.emulated = append(r.emulated, strings.ToLower(name))
 	}
 	return nil
+}
+
+// rule puts a row into the table.
+func (r *routes) rule(kind volute.Kind, namespace string, rule backend.Rule) {
+	if r.rules[kind] == nil {
+		r.rules[kind] = map[string]backend.Rule{}
+		r.order = append(r.order, kind)
+	}
+	r.rules[kind][namespace] = rule
 }
 
 // appEndpoint names the services of the embedding Go program.
@@ -156,6 +163,9 @@ func appByDefault(cfg *Config) {
 	}
 	cfg.Client.Proxy.Connect.Enabled, cfg.Client.Proxy.Refresh.Enabled = true, true
 	cfg.RPC.WithoutNamespace.ProxyEnabled = true
+	if len(cfg.RPC.Namespaces) == 0 {
+		cfg.RPC.NamespaceBoundary = "" // the app alone knows what its methods are called
+	}
 	cfg.RPC.Namespaces = slices.Clone(cfg.RPC.Namespaces)
 	for i := range cfg.RPC.Namespaces {
 		cfg.RPC.Namespaces[i].ProxyEnabled = true

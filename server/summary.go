@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -58,7 +59,7 @@ func (r *routes) summary(log *slog.Logger) {
 		// Namespaces by who answers them.
 		byName := map[string][]string{}
 		for namespace, rule := range r.rules[kind] {
-			byName[rule.Name] = append(byName[rule.Name], namespace)
+			byName[cmp.Or(rule.Name, "nobody")] = append(byName[cmp.Or(rule.Name, "nobody")], namespace)
 		}
 		for name, namespaces := range byName {
 			attrs := []any{"event", kind.String(), "backend", name}

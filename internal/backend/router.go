@@ -20,7 +20,9 @@ type Rule struct {
 type RouterConfig struct {
 	// Rules says who answers, by kind and namespace. "" is the namespace of
 	// channels and methods that have none, and of kinds that have no name
-	// (connect, refresh, …). What is not in the table, nobody answers.
+	// (connect, refresh, …). What is not in the table, nobody answers. If there is
+	// any rule for rpc, methods of a namespace without one are error 104; one that
+	// exists but has no backend has a zero Rule.
 	Rules map[volute.Kind]map[string]Rule
 	// ChannelBoundary ends a channel's namespace, ":" by convention; "" = there
 	// are no namespaces.
@@ -67,7 +69,10 @@ func (r *Router) Route(kind volute.Kind, name string) volute.Route {
 	if kind == volute.KindRPC && name == r.ping && name != "" {
 		return volute.Route{Backend: pong{}, Name: "ping", Inline: true}
 	}
-	rule := r.rules[kind][r.namespace(kind, name)]
+	rule, known := r.rules[kind][r.namespace(kind, name)]
+	if kind == volute.KindRPC && !known && len(r.rules[kind]) > 0 && r.namespace(kind, name) != "" {
+		return volute.Route{Backend: unknown{}, Name: "nobody", Inline: true}
+	}
 	if rule.InlineFor != nil && rule.Backend != nil {
 		rule.Inline = rule.InlineFor(kind, name)
 	}
@@ -87,6 +92,13 @@ func (r *Router) namespace(kind volute.Kind, name string) string {
 		return ""
 	}
 	return namespace
+}
+
+// unknown answers methods of namespaces that do not exist.
+type unknown struct{}
+
+func (unknown) Handle(context.Context, volute.Event) (volute.Reply, error) {
+	return nil, volute.ErrMethodNotFound
 }
 
 // pong answers the ping method.

@@ -40,7 +40,7 @@ func TestRouter(t *testing.T) {
 		{volute.KindRPC, "add", "rpc", false},
 		{volute.KindRPC, "math:add", "app", true},
 		{volute.KindRPC, "math:div", "app", false},
-		{volute.KindRPC, "$math:add", "", false},
+		{volute.KindRPC, "$math:add", "nobody", true},
 		{volute.KindRPC, "ping", "ping", true},
 		{volute.KindRPC, "", "rpc", false},
 		{200, "x", "", false},
