@@ -170,19 +170,19 @@ func (c *call) fail(err error) {
 		return
 	}
 	v := judge(err)
+	args := []any{"event", c.method.String()}
+	if c.channel != "" {
+		args = append(args, "channel", c.channel)
+	}
 	if v.d != nil {
-		s.close(err)
+		s.close(err, args...)
 		return
 	}
 	level := slog.LevelInfo
 	if v.e.Code == volute.ErrInternal.Code {
 		level = slog.LevelWarn
 	}
-	args := []any{"event", c.method.String()}
-	if c.channel != "" {
-		args = append(args, "channel", c.channel)
-	}
-	s.logAt(level, "command refused", append(args, "code", v.e.Code, "told", v.e.Message, "reason", v.why)...)
+	s.logAt(level, "command refused", append(args, v.attrs(v.e.Code, v.e.Message)...)...)
 	if s.node().config.Dev {
 		v = v.dev()
 	}

@@ -140,7 +140,8 @@ func (c *call) credentials(req *wire.ConnectRequest) (credentials, error) {
 		if anonymous {
 			return credentials{}, nil
 		}
-		return credentials{}, refuse(volute.DisconnectBadRequest, "no credentials: %s answered connect without a result, and client.allow_anonymous_connect_without_token is off", route.Name)
+		return credentials{}, &answered{route.Name, refuse(volute.DisconnectBadRequest,
+			"no credentials: connect was answered without a result, and client.allow_anonymous_connect_without_token is off")}
 	}
 	cred := credentials{
 		user: reply.User, expireAt: reply.ExpireAt, info: reply.Info, data: reply.Data, meta: reply.Meta,

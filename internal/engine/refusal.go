@@ -25,11 +25,21 @@ func refuse(told error, why string, args ...any) error {
 	return &refusal{told: told, why: fmt.Sprintf(why, args...)}
 }
 
+// answered is an error together with the backend that it came from.
+type answered struct {
+	backend string
+	err     error
+}
+
+func (a *answered) Error() string { return a.backend + ": " + a.err.Error() }
+func (a *answered) Unwrap() error { return a.err }
+
 // verdict is how a failed command ends: exactly one of e and d is set.
 type verdict struct {
 	e   *volute.Error
 	d   *volute.Disconnect
 	why string
+	by  string // the backend that said so; "" = a rule of this server
 }
 
 // judge turns any error into a verdict. What is neither an Error nor a
@@ -39,6 +49,10 @@ func judge(err error) verdict {
 	var r *refusal
 	if errors.As(err, &r) {
 		v.why = r.why
+	}
+	var a *answered
+	if errors.As(err, &a) {
+		v.by = a.backend
 	}
 	if errors.As(err, &v.d) {
 		if v.why == "" {
@@ -52,7 +66,16 @@ func judge(err error) verdict {
 		}
 		return v
 	}
-	return verdict{e: volute.ErrInternal, why: err.Error()}
+	return verdict{e: volute.ErrInternal, why: err.Error(), by: v.by}
+}
+
+// attrs are what the log says of the verdict.
+func (v verdict) attrs(code uint32, told string) []any {
+	args := []any{"code", code, "told", told, "reason", v.why}
+	if v.by != "" {
+		args = append(args, "backend", v.by)
+	}
+	return args
 }
 
 // dev returns copies of the verdict's words that tell the client why.

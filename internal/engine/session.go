@@ -322,8 +322,9 @@ func jitter(d time.Duration) int64 {
 	return half + rand.Int64N(half+1)
 }
 
-// close ends the connection, telling the client and the log why.
-func (s *Session) close(err error) {
+// close ends the connection, telling the client and the log why. attrs name the
+// command that did it, for the log.
+func (s *Session) close(err error, attrs ...any) {
 	if s.state == stateClosed {
 		return
 	}
@@ -339,7 +340,7 @@ func (s *Session) close(err error) {
 	if d.Code == volute.DisconnectServerError.Code {
 		level = slog.LevelWarn
 	}
-	s.logAt(level, "client disconnected", "code", d.Code, "told", d.Reason, "reason", v.why)
+	s.logAt(level, "client disconnected", append(attrs, v.attrs(d.Code, d.Reason)...)...)
 	s.transport.Close(d)
 	s.end(d)
 }
