@@ -64,7 +64,7 @@ func (e *Encoder) Append(dst, source, target []byte) []byte {
 
 // index notes where each piece of the source is.
 func (e *Encoder) index(source []byte) {
-	pieces := max(0, (len(source)-window)/step+1)
+	pieces := max(0, len(source)-window+step) / step
 	slots := 1 << bits.Len(uint(max(pieces, 1)))
 	e.heads = resize(e.heads, slots)
 	clear(e.heads)

@@ -191,6 +191,7 @@ func FuzzPatch(f *testing.F) {
 	r := rand.New(rand.NewPCG(5, 6))
 	f.Add([]byte(nil), []byte(nil))
 	f.Add([]byte(`{"a":1}`), []byte(`{"a":2}`))
+	f.Add([]byte("short"), []byte("a target of some length"))
 	f.Add(room(r, 3), room(r, 4))
 	f.Add([]byte("日本語日本語日本語"), []byte("日本誤日本語日木語"))
 	f.Add(bytes.Repeat([]byte{0x80}, 100), bytes.Repeat([]byte{0xBF, 0x80}, 60))
