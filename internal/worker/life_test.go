@@ -646,6 +646,7 @@ func TestRPC(t *testing.T) {
 	p := start(t, func(c *worker.Config) { c.Name = "centrifuge"; c.NumWorkers = 2 })
 	p.ready(2)
 	p.want("echo x", "x")
+	p.ready(2)
 	server := goridge.NewServer(goridge.ServerConfig{MaxPayload: 1 << 20, Logger: slog.New(slog.DiscardHandler)})
 	worker.Register(server, p.Pool)
 	listener, err := goridge.Address{Network: "tcp", Address: "127.0.0.1:0"}.Listen(t.Context())
