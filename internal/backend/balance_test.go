@@ -52,7 +52,7 @@ func (f *fake) calls() int {
 	return n
 }
 
-var refused = fmt.Errorf("backend x, event y: %w", &unreachable{errors.New("connection refused")})
+var errRefused = fmt.Errorf("backend x, event y: %w", &unreachable{errors.New("connection refused")})
 
 func balance(logs *journal, retryAll bool, fakes ...*fake) *Balance {
 	c := BalanceConfig{RetryAll: retryAll, Rest: time.Second, MaxRest: 8 * time.Second, Logger: logs.logger()}
@@ -96,14 +96,14 @@ func TestBalanceRetries(t *testing.T) {
 		retryAll bool
 		retried  bool
 	}{
-		{volute.KindConnect, refused, false, true},
-		{volute.KindRefresh, refused, false, true},
-		{volute.KindSubscribe, refused, false, true},
-		{volute.KindSubRefresh, refused, false, true},
-		{volute.KindPublish, refused, false, false},
-		{volute.KindRPC, refused, false, false},
-		{volute.KindPublish, refused, true, true},
-		{volute.KindRPC, refused, true, true},
+		{volute.KindConnect, errRefused, false, true},
+		{volute.KindRefresh, errRefused, false, true},
+		{volute.KindSubscribe, errRefused, false, true},
+		{volute.KindSubRefresh, errRefused, false, true},
+		{volute.KindPublish, errRefused, false, false},
+		{volute.KindRPC, errRefused, false, false},
+		{volute.KindPublish, errRefused, true, true},
+		{volute.KindRPC, errRefused, true, true},
 		{volute.KindConnect, errors.New("status Internal"), false, false},
 		{volute.KindConnect, volute.ErrPermissionDenied, false, false},
 		{volute.KindConnect, volute.DisconnectInvalidToken, false, false},
@@ -119,12 +119,12 @@ func TestBalanceRetries(t *testing.T) {
 
 func TestBalanceRetriesOnce(t *testing.T) {
 	var logs journal
-	fakes := []*fake{{name: "a", err: refused}, {name: "b", err: refused}, {name: "c", err: refused}}
+	fakes := []*fake{{name: "a", err: errRefused}, {name: "b", err: errRefused}, {name: "c", err: errRefused}}
 	_, err := balance(&logs, false, fakes...).Handle(t.Context(), volute.Event{Kind: volute.KindConnect})
 	if n := fakes[0].calls() + fakes[1].calls() + fakes[2].calls(); n != 2 || err == nil {
 		t.Errorf("%d calls, error %v", n, err)
 	}
-	alone := &fake{name: "a", err: refused}
+	alone := &fake{name: "a", err: errRefused}
 	_, err = balance(&logs, false, alone).Handle(t.Context(), volute.Event{Kind: volute.KindConnect})
 	if n := alone.calls(); n != 1 || err == nil {
 		t.Errorf("alone: %d calls, error %v", n, err)
@@ -134,7 +134,7 @@ func TestBalanceRetriesOnce(t *testing.T) {
 func TestBalanceLeavesAloneAndProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs journal
-		a, b := &fake{name: "a", err: refused}, &fake{name: "b"}
+		a, b := &fake{name: "a", err: errRefused}, &fake{name: "b"}
 		bal := balance(&logs, false, a, b)
 		connects := func(n int) {
 			t.Helper()
@@ -177,7 +177,7 @@ func TestBalanceLeavesAloneAndProbes(t *testing.T) {
 func TestBalanceProbesWithOneEventAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs journal
-		a, b := &fake{name: "a", err: refused}, &fake{name: "b"}
+		a, b := &fake{name: "a", err: errRefused}, &fake{name: "b"}
 		bal := balance(&logs, false, a, b)
 		_, _ = bal.Handle(t.Context(), volute.Event{Kind: volute.KindConnect})
 		a.calls()
@@ -200,7 +200,7 @@ func TestBalanceProbesWithOneEventAtATime(t *testing.T) {
 func TestBalanceSparesUnrepeatableEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs journal
-		a, b := &fake{name: "a", err: refused}, &fake{name: "b"}
+		a, b := &fake{name: "a", err: errRefused}, &fake{name: "b"}
 		bal := balance(&logs, false, a, b)
 		_, _ = bal.Handle(t.Context(), volute.Event{Kind: volute.KindConnect})
 		a.calls()
@@ -255,7 +255,7 @@ func TestBalanceCountsFailures(t *testing.T) {
 func TestBalanceWithAllResting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs journal
-		a, b := &fake{name: "a", err: refused}, &fake{name: "b", err: refused}
+		a, b := &fake{name: "a", err: errRefused}, &fake{name: "b", err: errRefused}
 		bal := balance(&logs, false, a, b)
 		_, _ = bal.Handle(t.Context(), volute.Event{Kind: volute.KindConnect})
 		a.set(nil)

@@ -74,12 +74,21 @@ func (g *Guard) Handle(ctx context.Context, ev volute.Event) (volute.Reply, erro
 		return nil, g.error(ctx, ev, e)
 	}
 	switch {
-	case ctx.Err() == nil && errors.Is(call.Err(), context.DeadlineExceeded):
+	case ctx.Err() == nil && g.passed(call, err):
 		err = &late{after: g.timeout, err: err}
 	case errors.Is(ctx.Err(), context.Canceled):
 		err = fmt.Errorf("given up, the client went away: %w", context.Canceled)
 	}
 	return nil, fmt.Errorf("backend %s, event %s: %w", g.name, ev.Kind, err)
+}
+
+// passed reports whether the guard's own deadline is the reason of err. A gRPC
+// service counts down by itself and may be a moment ahead.
+func (g *Guard) passed(call context.Context, err error) bool {
+	const ahead = 50 * time.Millisecond
+	deadline, ok := call.Deadline()
+	return errors.Is(call.Err(), context.DeadlineExceeded) ||
+		g.timeout > 0 && ok && errors.Is(err, context.DeadlineExceeded) && time.Until(deadline) < ahead
 }
 
 // call runs the backend and turns a panic into an error.

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+var _ Executor = (*worker.Pool)(nil)
+
 // pool is a pool with one worker, a function.
 type pool func(ctx context.Context, job worker.Job) ([]byte, error)
 
