@@ -1,13 +1,17 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -377,4 +381,41 @@ func TestPHP(t *testing.T) {
 			return strings.Contains(p.log.String(), "a stray echo") && strings.Contains(p.log.String(), "Undefined variable $undefined")
 		})
 	})
+}
+
+// The frames in the documentation are frames.
+func TestDocumentedFrames(t *testing.T) {
+	var frames [][]byte
+	dump := regexp.MustCompile(`(?m)^([0-9a-f]{8})  ([0-9a-f ]+)\|`)
+	for _, line := range dump.FindAllStringSubmatch(readFile(t, "../../docs/json-codec.md"), -1) {
+		b, err := hex.DecodeString(strings.ReplaceAll(line[2], " ", ""))
+		if err != nil {
+			t.Fatalf("%q: %v", line[0], err)
+		}
+		if line[1] == "00000000" {
+			frames = append(frames, nil)
+		}
+		last := &frames[len(frames)-1]
+		*last = append(*last, b...)
+	}
+	if len(frames) != 8 {
+		t.Errorf("%d frames found", len(frames))
+	}
+	for _, b := range frames {
+		reader := goridge.NewReader(bytes.NewReader(b), 1<<20)
+		var f goridge.Frame
+		if err := reader.Read(&f); err != nil {
+			t.Errorf("%x: %v", b, err)
+		} else if err := reader.Await(); err != io.EOF {
+			t.Errorf("%x: more than a frame", b)
+		}
+		if payload := f.Payload; len(f.Options) == 2 {
+			payload = payload[f.Options[1]:]
+			if !json.Valid(payload) {
+				t.Errorf("%s is not JSON", payload)
+			}
+		} else if f.Flags&goridge.Error == 0 && !json.Valid(payload) {
+			t.Errorf("%s is not JSON", payload)
+		}
+	}
 }
