@@ -121,16 +121,14 @@ func (a *application) front() *pool {
 // listen opens the listeners of this half.
 func (a *application) listen(ctx context.Context, ls *listeners) error {
 	if a.rpcAddress.Network != "" {
-		l, err := a.rpcAddress.Listen(ctx)
-		if err != nil {
-			return fmt.Errorf("rpc.listen: %w", err)
+		var err error
+		if a.rpcListener, err = ls.add("rpc", "rpc.listen", func() (net.Listener, error) { return a.rpcAddress.Listen(ctx) }); err != nil {
+			return err
 		}
-		*ls = append(*ls, listener{"rpc", l})
-		a.rpcListener = l
 	}
 	if a.proxyAddress != "" && len(a.pools) > 0 {
 		var err error
-		if a.proxyListen, err = ls.open(ctx, "proxy", "centrifuge.proxy_address", "tcp", a.proxyAddress); err != nil {
+		if a.proxyListen, err = ls.tcp(ctx, "proxy", "centrifuge.proxy_address", a.proxyAddress); err != nil {
 			return err
 		}
 	}

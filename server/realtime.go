@@ -145,7 +145,7 @@ func (r *realtime) listen(ctx context.Context, ls *listeners) error {
 		if w == nil {
 			continue
 		}
-		l, err := ls.open(ctx, w.name, w.key, "tcp", w.address)
+		l, err := ls.tcp(ctx, w.name, w.key, w.address)
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (r *realtime) listen(ctx context.Context, ls *listeners) error {
 	}
 	if r.grpcServer != nil {
 		c := &r.server.cfg.GRPCAPI
-		l, err := ls.open(ctx, "grpc_api", "grpc_api.port", "tcp", net.JoinHostPort(c.Address, strconv.Itoa(c.Port)))
+		l, err := ls.tcp(ctx, "grpc_api", "grpc_api.port", net.JoinHostPort(c.Address, strconv.Itoa(c.Port)))
 		if err != nil {
 			return err
 		}

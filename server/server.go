@@ -38,6 +38,7 @@ type options struct {
 	interceptors []volute.Interceptor
 	pages        []page
 	findings     []Finding
+	listeners    map[string]net.Listener
 	dev          bool
 }
 
@@ -60,6 +61,18 @@ func Intercept(list ...volute.Interceptor) Option {
 // http.ServeMux.
 func Handle(pattern string, h http.Handler) Option {
 	return func(o *options) { o.pages = append(o.pages, page{pattern, h}) }
+}
+
+// Listener serves on l what would otherwise listen on its configured address; of
+// is its name, as for Server.Addr. Run closes l. It is for listeners that
+// somebody else opened, and for tests without ports.
+func Listener(of string, l net.Listener) Option {
+	return func(o *options) {
+		if o.listeners == nil {
+			o.listeners = map[string]net.Listener{}
+		}
+		o.listeners[of] = l
+	}
 }
 
 // Logger sets where the server logs. Default: slog.Default().
@@ -165,7 +178,7 @@ func (s *Server) Addr(of string) net.Addr {
 // at most. It returns nil after a stop that was asked for.
 func (s *Server) Run(ctx context.Context) error {
 	var parts []part
-	var listeners listeners
+	listeners := listeners{given: s.options.listeners}
 	defer listeners.close()
 	if s.application != nil {
 		if err := s.application.listen(ctx, &listeners); err != nil {
@@ -185,7 +198,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	s.summary(ctx)
 	err := runParts(ctx, parts, func() {
-		for _, l := range listeners {
+		for _, l := range listeners.open {
 			s.addrs[l.name] = l.Addr()
 			s.log.Info("listening", "for", l.name, "address", l.Addr().String())
 		}
@@ -204,26 +217,39 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // listeners are what Run has opened, in order.
-type listeners []listener
+type listeners struct {
+	given map[string]net.Listener // opened by somebody else
+	open  []listener
+}
 
 type listener struct {
 	name string
 	net.Listener
 }
 
-// open adds a listener; key is the configuration key that asked for the address.
-func (ls *listeners) open(ctx context.Context, name, key, network, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, network, address)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+// tcp listens on a TCP address; key is the configuration key that asked for it.
+func (ls *listeners) tcp(ctx context.Context, name, key, address string) (net.Listener, error) {
+	return ls.add(name, key, func() (net.Listener, error) {
+		var lc net.ListenConfig
+		return lc.Listen(ctx, "tcp", address)
+	})
+}
+
+// add opens a listener, unless it was given one of this name.
+func (ls *listeners) add(name, key string, listen func() (net.Listener, error)) (net.Listener, error) {
+	l := ls.given[name]
+	if l == nil {
+		var err error
+		if l, err = listen(); err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
 	}
-	*ls = append(*ls, listener{name, l})
+	ls.open = append(ls.open, listener{name, l})
 	return l, nil
 }
 
 func (ls *listeners) close() {
-	for _, l := range *ls {
+	for _, l := range ls.open {
 		l.Close()
 	}
 }

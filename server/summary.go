@@ -14,7 +14,10 @@ import (
 // configuration, who answers which event, and what takes an unexpected way.
 func (s *Server) summary(ctx context.Context) {
 	for _, f := range s.options.findings {
-		attrs := []slog.Attr{slog.String("key", f.Key)}
+		message, attrs := f.Message, []slog.Attr(nil)
+		if f.Key != "" {
+			message, attrs = f.Key+": "+message, append(attrs, slog.String("key", f.Key))
+		}
 		if f.File != "" {
 			attrs = append(attrs, slog.String("file", f.File))
 		}
@@ -28,7 +31,7 @@ func (s *Server) summary(ctx context.Context) {
 		if f.Severity >= config.Warning {
 			level = slog.LevelWarn
 		}
-		s.log.LogAttrs(ctx, level, "configuration: "+f.Message, attrs...)
+		s.log.LogAttrs(ctx, level, "configuration: "+message, attrs...)
 	}
 	if a := s.application; a != nil {
 		for _, p := range a.pools {

@@ -3,7 +3,6 @@ package test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -204,7 +203,7 @@ func (c *client) read() {
 		for _, m := range messages {
 			if m.OpCode == ws.OpClose {
 				if len(m.Payload) >= 2 {
-					c.code, c.reason = int(binary.BigEndian.Uint16(m.Payload)), string(m.Payload[2:])
+					c.code, c.reason = int(m.Payload[0])<<8|int(m.Payload[1]), string(m.Payload[2:])
 				}
 				return
 			}

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// volute is the server binary under test, built once.
-var volute string
+// binary is the server under test, built once.
+var binary string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -31,8 +31,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	volute = filepath.Join(dir, "volute")
-	if out, err := exec.Command("go", "build", "-o", volute, "../cmd/volute").CombinedOutput(); err != nil {
+	binary = filepath.Join(dir, "volute")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/volute").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1
 	}
@@ -100,10 +100,10 @@ func serve(t *testing.T, dir string, args ...string) *server {
 func launch(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
 	s := &server{
-		t: t, mark: "VOLUTE_E2E=" + strconv.FormatInt(time.Now().UnixNano(), 36),
+		t: t, mark: "E2E_SERVER=" + strconv.FormatInt(time.Now().UnixNano(), 36),
 		done: make(chan struct{}), new: make(chan struct{}),
 	}
-	s.cmd = exec.Command(volute, append([]string{"serve"}, args...)...)
+	s.cmd = exec.Command(binary, append([]string{"serve"}, args...)...)
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), s.mark)
 	stderr, err := s.cmd.StderrPipe()
@@ -199,6 +199,24 @@ func (s *server) logs(msg string, attrs ...string) entry {
 		}
 		return true
 	})
+}
+
+// says waits for an entry that contains text anywhere.
+func (s *server) says(text string) entry {
+	s.t.Helper()
+	return s.wait(fmt.Sprintf("%q", text), func(e entry) bool { return strings.Contains(fmt.Sprint(e), text) })
+}
+
+// count returns how many log entries match so far.
+func (s *server) count(matches func(entry) bool) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.log {
+		if matches(e) {
+			n++
+		}
+	}
+	return n
 }
 
 // address returns where something listens: "http", "grpc_api", "proxy", "rpc".

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,7 +55,7 @@ func TestWorkerKilledAmidPipelinedCalls(t *testing.T) {
 	for i := 0; i < calls; i += 50 {
 		replies = append(replies, c.send(commands[i:i+50]...)...)
 	}
-	s.wait("that the victim is there", func(e entry) bool { return strings.Contains(fmt.Sprint(e), "sleeping") })
+	s.says("sleeping")
 	if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +147,7 @@ func TestMisbehavingWorkers(t *testing.T) {
 				t.Errorf("process %d became %d", before, after)
 			}
 			if test.says != "" {
-				s.wait(test.says, func(e entry) bool { return strings.Contains(fmt.Sprint(e), test.says) })
+				s.says(test.says)
 			}
 		})
 	}
@@ -159,7 +158,7 @@ func TestWorkerOutputIsLogged(t *testing.T) {
 	s := rough(t, 1, "")
 	c := join(t, s.address("http"), nil)
 	c.rpc("stderr", "words of the worker")
-	e := s.wait("the words", func(e entry) bool { return strings.Contains(fmt.Sprint(e), "words of the worker") })
+	e := s.says("words of the worker")
 	if fmt.Sprint(e["pid"]) != strconv.Itoa(pid(t, c)) {
 		t.Errorf("no pid of the worker in %v", e)
 	}
@@ -218,7 +217,7 @@ workers:
   app: { command: php nowhere.php, codec: json, num_workers: 1, allocate_timeout: 2s }
 `})
 	s := serve(t, dir, "-c", "volute.yaml")
-	s.wait("the missing file", func(e entry) bool { return strings.Contains(fmt.Sprint(e), "nowhere.php") })
+	s.says("nowhere.php")
 	r := dial(t, s.address("http")).call(command{"connect": command{}})
 	if r.Error == nil || r.Error.Code != 100 || !r.Error.Temporary {
 		t.Errorf("connect: %+v, want a temporary error", r)
