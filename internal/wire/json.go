@@ -121,6 +121,36 @@ func validJSON(p []byte) bool {
 	return end >= 0 && scanSpace(p, end) == len(p)
 }
 
+// skipDeep passes over a value however deep it nests. In JSON it looks only for
+// the value's end: what is inside may be broken.
+func (d *decoder) skipDeep() {
+	if d.protobuf {
+		d.skip()
+		return
+	}
+	for open := 0; d.err == nil && d.i < len(d.p); {
+		c := d.p[d.i]
+		d.i++
+		switch c {
+		case '{', '[':
+			open++
+		case '}', ']':
+			open--
+		case '"':
+			end, _ := scanString(d.p, d.i)
+			if end < 0 {
+				d.fail("broken string")
+				return
+			}
+			d.i = end
+		}
+		if open <= 0 {
+			return
+		}
+	}
+	d.fail("a value is cut off")
+}
+
 // scanValue returns the index after the JSON value at p[i], or the complement
 // of the index at which it is broken or nested too deep.
 func scanValue(p []byte, i, depth int) int {

@@ -280,7 +280,7 @@ func (r *SubscribeRequest) decode(d *decoder) {
 			r.Delta = d.str()
 		case d.is(13, "tf"):
 			r.TagsFilter = new(volute.FilterNode)
-			decodeFilter(d, r.TagsFilter)
+			decodeFilter(d, r.TagsFilter, 1)
 		case d.is(14, "flag"):
 			r.Flag = d.int64()
 		case d.is(15, "type"):
@@ -299,7 +299,12 @@ func (r *SubscribeRequest) decode(d *decoder) {
 	}
 }
 
-func decodeFilter(d *decoder, f *volute.FilterNode) {
+// maxFilterDepth is how deep tags filters are read. A nil node stands for what is
+// below: whoever checks the filter refuses it, instead of the connection ending
+// for a message that nests deeper than maxDepth.
+const maxFilterDepth = 100
+
+func decodeFilter(d *decoder, f *volute.FilterNode, depth int) {
 	for o := d.open(); d.next(&o); {
 		switch {
 		case d.is(1, "op"):
@@ -316,8 +321,13 @@ func decodeFilter(d *decoder, f *volute.FilterNode) {
 			}
 		case d.is(6, "nodes"):
 			for l := (scope{}); d.each(&l); {
-				node := new(volute.FilterNode)
-				decodeFilter(d, node)
+				var node *volute.FilterNode
+				if depth < maxFilterDepth {
+					node = new(volute.FilterNode)
+					decodeFilter(d, node, depth+1)
+				} else {
+					d.skipDeep()
+				}
 				f.Nodes = append(f.Nodes, node)
 			}
 		default:
