@@ -98,28 +98,39 @@ func (b *Broker) Run(ctx context.Context, deliver func(channel string, d volute.
 	}
 }
 
+// attach starts delivering in all shards at one moment: who sees a delivery of
+// one channel can rely on those of all others.
 func (b *Broker) attach(deliver func(string, volute.Delivery)) bool {
-	for i := range b.shards {
-		s := &b.shards[i]
-		s.mu.Lock()
-		taken := s.deliver != nil
-		if !taken {
-			s.deliver = deliver
-		}
-		s.mu.Unlock()
-		if taken { // always found at the first shard: nothing to undo
-			return false
-		}
+	defer b.lockAll()()
+	if b.shards[0].deliver != nil {
+		return false
 	}
+	b.setDeliver(deliver)
 	return true
 }
 
 func (b *Broker) detach() {
-	for i := len(b.shards) - 1; i >= 0; i-- {
-		s := &b.shards[i]
-		s.mu.Lock()
-		s.deliver = nil
-		s.mu.Unlock()
+	defer b.lockAll()()
+	b.setDeliver(nil)
+}
+
+// lockAll locks every shard and returns what unlocks them. Nobody else holds two
+// of these locks, so their order does not matter.
+func (b *Broker) lockAll() (unlock func()) {
+	for i := range b.shards {
+		b.shards[i].mu.Lock()
+	}
+	return func() {
+		for i := range b.shards {
+			b.shards[i].mu.Unlock()
+		}
+	}
+}
+
+// setDeliver is called with all shards locked.
+func (b *Broker) setDeliver(deliver func(string, volute.Delivery)) {
+	for i := range b.shards {
+		b.shards[i].deliver = deliver
 	}
 }
 

@@ -99,36 +99,25 @@ func TestIdempotencyLimit(t *testing.T) {
 }
 
 func TestRunTwice(t *testing.T) {
-	b := New(config(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	done, running := make(chan error, 1), make(chan struct{})
-	go func() {
-		done <- b.Run(ctx, func(string, volute.Delivery) {
-			select {
-			case running <- struct{}{}:
-			case <-ctx.Done():
-			}
-		})
-	}()
-	if err := b.Subscribe(ctx, "a"); err != nil {
-		t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	go func() {
-		defer close(stop)
-		for ctx.Err() == nil {
-			_, _ = b.Publish(ctx, "a", volute.Delivery{Kind: volute.DeliverJoin}, volute.PublishOptions{})
+	synctest.Test(t, func(t *testing.T) {
+		b := New(config(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx, func(string, volute.Delivery) {}) }()
+		synctest.Wait()
+		if err := b.Run(ctx, func(string, volute.Delivery) {}); err == nil {
+			t.Error("a second Run at the same time was accepted")
 		}
-	}()
-	<-running
-	if err := b.Run(ctx, func(string, volute.Delivery) {}); err == nil {
-		t.Error("a second Run at the same time was accepted")
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	<-stop
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.Run(cancelled, func(string, volute.Delivery) {}); err != nil {
+			t.Errorf("Run after Run has ended: %v", err)
+		}
+	})
 }
 
 func mustPublish(t *testing.T, b *Broker, channel string, o volute.PublishOptions) volute.PublishResult {
