@@ -13,7 +13,8 @@ type Conn struct {
 	loop    *Loop
 	handler Handler
 	out     *outbox // nil while nothing waits
-	stream  *stream // the portable driver's part; nil for a raw socket
+	stream  *stream // the portable driver's part, or nil
+	served  *served // the part of a connection that Serve made, or nil
 	err     error   // why it was closed
 
 	fd       int32  // raw socket, or -1
@@ -150,9 +151,12 @@ func (c *Conn) release() {
 		c.out = nil
 	}
 	c.handler = nil
-	if c.stream != nil {
+	switch {
+	case c.stream != nil:
 		c.stream.close(c.loop)
 		return
+	case c.served != nil:
+		return // Serve returns after Handler.Closed
 	}
 	if c.interest != unwatched {
 		c.loop.poller.remove(c)
@@ -188,7 +192,7 @@ func (c *Conn) send(p []byte, shared bool) {
 	if c.state == closed {
 		return
 	}
-	if c.stream == nil {
+	if c.fd >= 0 {
 		n, err := sendSocket(c.fd, p)
 		if n == len(p) {
 			return
@@ -259,7 +263,7 @@ func (c *Conn) halfClose() bool {
 	if c.stream != nil {
 		return c.stream.halfClose(c.loop)
 	}
-	return shutdownSocket(c.fd) == nil
+	return c.served == nil && shutdownSocket(c.fd) == nil
 }
 
 // wantsInput reports whether the connection reads at the moment.
@@ -284,8 +288,12 @@ func (c *Conn) watch() {
 	if c.state == closed {
 		return
 	}
-	if c.stream != nil {
+	switch {
+	case c.stream != nil:
 		c.watchStream()
+		return
+	case c.served != nil:
+		c.watchServed()
 		return
 	}
 	want := watched

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -84,6 +85,7 @@ const (
 	adopted event = iota // Adopt brought it
 	arrived              // its reading goroutine has bytes or an error
 	wrote                // its writing goroutine is done
+	gone                 // the peer of a served connection has gone
 	resumed              // Resume was called
 )
 
@@ -242,6 +244,8 @@ func (l *Loop) takePosts(last bool) {
 			p.conn.receiveHeld()
 		case wrote:
 			p.conn.written()
+		case gone:
+			p.conn.inputEnded(io.EOF)
 		}
 		l.reap()
 	}
@@ -265,11 +269,14 @@ func (l *Loop) open(c *Conn, pending []byte) {
 		l.conns = append(l.conns, c)
 	}
 	var err error
-	if c.stream != nil {
+	switch {
+	case c.stream != nil:
 		l.streams.Go(func() { c.stream.read(c) })
-	} else if err = l.poller.add(c); err == nil {
-		l.sockets++
-		c.interest = readable
+	case c.served == nil:
+		if err = l.poller.add(c); err == nil {
+			l.sockets++
+			c.interest = readable
+		}
 	}
 	c.handler.Opened(c)
 	if err != nil {
@@ -345,6 +352,9 @@ func (l *Loop) reap() {
 		l.conns[c.slot] = nil
 		l.free = append(l.free, c.slot)
 		h.Closed(err)
+		if c.served != nil {
+			c.served.close(l)
+		}
 	}
 	l.dying = l.dying[:0]
 }

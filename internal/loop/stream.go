@@ -85,11 +85,19 @@ func (c *Conn) written() {
 	if c.state == closed {
 		return
 	}
-	s := c.stream
-	s.writing = false
-	c.out.size -= int(s.wrote)
-	if s.writeErr != nil {
-		c.fail(s.writeErr)
+	var err error
+	if s := c.stream; s != nil {
+		s.writing = false
+		c.out.size -= int(s.wrote)
+		err = s.writeErr
+	} else {
+		s := c.served
+		s.writing = false
+		c.out.size -= s.size
+		err = s.err
+	}
+	if err != nil {
+		c.fail(err)
 		return
 	}
 	c.settle()
