@@ -367,11 +367,15 @@ func (p *Pool) busy() {
 }
 
 // startFailed tells the log why workers do not start, once for each reason.
-func (p *Pool) startFailed(reason string, retry time.Duration) {
+// first is set when the place had no failure before.
+func (p *Pool) startFailed(reason string, retry time.Duration, first bool) {
 	p.trouble.Store(&reason)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fails.count++
+	if first {
+		p.fails.places++
+	}
 	same := strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
 			return -1
@@ -389,15 +393,17 @@ func (p *Pool) startFailed(reason string, retry time.Duration) {
 		"reason", reason, "failures", p.fails.count, "retry", retry)
 }
 
-// recovered tells the log that workers start again.
+// recovered is for a place that had failures and has none any more. When it is
+// the last one, the trouble is over.
 func (p *Pool) recovered() {
-	if p.trouble.Load() == nil {
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.trouble.Swap(nil) != nil {
-		p.cfg.Logger.Info("workers start again", "pool", p.cfg.Name, "failures", p.fails.count)
-		p.fails = failures{}
+	if p.fails.places--; p.fails.places > 0 {
+		return
 	}
+	p.trouble.Store(nil)
+	if p.ctx != nil { // else they end
+		p.cfg.Logger.Info("workers start again", "pool", p.cfg.Name, "failures", p.fails.count)
+	}
+	p.fails = failures{}
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package worker_test
 
 import (
@@ -354,6 +356,7 @@ func TestRelays(t *testing.T) {
 				if _, err := p.exec("exit 5"); !errors.Is(err, worker.ErrWorkerDied) || !strings.Contains(err.Error(), "exit status 5") {
 					t.Errorf("error %v", err)
 				}
+				p.ready(3)
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 				defer cancel()
 				if _, err := p.Exec(ctx, worker.Job{Body: []byte("never")}); !errors.Is(err, worker.ErrTimeout) {
@@ -495,6 +498,9 @@ func TestRunAs(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if trouble := pool.Status().Trouble; trouble != "" {
+		t.Errorf("a stopped pool is in trouble: %s", trouble)
 	}
 	if id, err := os.ReadFile(mark); err != nil || strings.TrimSpace(string(id)) != "65534" {
 		t.Errorf("on_init ran as %q, %v", id, err)

@@ -56,6 +56,7 @@ func (w *place) run(ctx context.Context) {
 			w.do(ctx, r)
 		}
 	}
+	w.recovered()
 	if w.held != nil {
 		w.held.finish(nil, w.pool.unserved(ErrClosed, nil))
 	}
@@ -84,7 +85,7 @@ func (w *place) pause(ctx context.Context, reason string) {
 	delay := min(backoffMin<<min(w.failures, 10), backoffMax)
 	delay = delay/2 + rand.N(delay)
 	w.failures++
-	w.pool.startFailed(reason, delay)
+	w.pool.startFailed(reason, delay, w.failures == 1)
 	w.putBack()
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -234,8 +235,10 @@ func (w *place) rest(ctx context.Context, proc *process) {
 
 // recovered: the process has done a job or lived for a while.
 func (w *place) recovered() {
-	w.failures = 0
-	w.pool.recovered()
+	if w.failures > 0 {
+		w.failures = 0
+		w.pool.recovered()
+	}
 }
 
 // replace ends the process, so that run starts another one. bad is why the

@@ -1,9 +1,12 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -45,8 +48,9 @@ type Pool struct {
 
 // failures is what the log was told of processes that do not start.
 type failures struct {
-	count int
-	said  map[string]time.Time // by reason, without digits, which change each time
+	count  int
+	places int                  // that have a failure behind them and no success since
+	said   map[string]time.Time // by reason, without digits, which change each time
 }
 
 // New checks the configuration and returns a Pool. It starts nothing.
@@ -77,11 +81,9 @@ func New(cfg Config) (*Pool, error) {
 	if p.initID, err = lookupIdentity(cfg.OnInit.User, ""); err != nil {
 		return fail(fmt.Errorf("on_init: %w", err))
 	}
-	relay := cfg.Relay
-	if relay == "" {
-		relay = relayPipes
-	}
-	p.env = environment(cfg.Env, map[string]string{"RR_RELAY": relay, "RR_RPC": cfg.RPCAddress, "RR_VERSION": cfg.Version, "RR_MODE": cfg.Mode})
+	ours := map[string]string{"RR_RELAY": cmp.Or(cfg.Relay, relayPipes), "RR_RPC": cfg.RPCAddress, "RR_VERSION": cfg.Version, "RR_MODE": cfg.Mode}
+	maps.DeleteFunc(ours, func(_, value string) bool { return value == "" }) // libraries have defaults for what is not there
+	p.env = environment(cfg.Env, ours)
 	return p, nil
 }
 
@@ -103,30 +105,22 @@ func (p *Pool) Run(ctx context.Context) error {
 		close(p.launches)
 		<-stopped
 	}()
-	var once sync.Once
-	refuse := func() { once.Do(func() { close(p.closed) }) }
+	refuse := sync.OnceFunc(func() { close(p.closed) })
 	defer refuse()
 
 	if err := p.runInit(ctx); err != nil {
 		return err
 	}
-	relaying, stopRelaying := context.WithCancel(context.WithoutCancel(ctx))
-	var relayed sync.WaitGroup
-	defer relayed.Wait()
-	defer stopRelaying()
-	if p.cfg.Relay != "" && p.cfg.Relay != relayPipes {
-		address, err := goridge.ParseAddress(p.cfg.Relay)
-		if err != nil {
-			return err
-		}
-		listener, err := address.Listen(ctx)
-		if err != nil {
-			return fmt.Errorf("worker pool %q: relay: %w", p.cfg.Name, err)
-		}
-		p.callers = &callers{pool: p, listener: listener, expected: map[int]chan *caller{}}
-		relayed.Go(func() { p.callers.serve(relaying) })
+	if err := p.openRelay(ctx); err != nil {
+		return fmt.Errorf("worker pool %q: relay: %w", p.cfg.Name, err)
 	}
-
+	if p.callers != nil {
+		var relaying sync.WaitGroup
+		defer relaying.Wait()
+		serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the last worker has gone
+		defer stop()
+		relaying.Go(func() { p.callers.serve(serving) })
+	}
 	p.mu.Lock()
 	p.ctx = ctx
 	for range p.cfg.NumWorkers {
@@ -140,6 +134,29 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.ctx = nil
 	p.mu.Unlock()
 	return p.drain()
+}
+
+// openRelay listens if the relay is a socket.
+func (p *Pool) openRelay(ctx context.Context) error {
+	if p.cfg.Relay == "" || p.cfg.Relay == relayPipes {
+		return nil
+	}
+	address, err := goridge.ParseAddress(p.cfg.Relay)
+	if err != nil {
+		return err
+	}
+	listener, err := address.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	if address.Network == "unix" && p.identity != nil { // who connects needs the right to write
+		if err := os.Chown(address.Address, int(p.identity.uid), int(p.identity.gid)); err != nil {
+			_ = listener.Close()
+			return err
+		}
+	}
+	p.callers = &callers{pool: p, listener: listener, expected: map[int]chan *caller{}}
+	return nil
 }
 
 // drain waits until all places are empty; after DestroyTimeout it kills.

@@ -1,3 +1,5 @@
+//go:build unix
+
 package worker_test
 
 import (
@@ -135,7 +137,7 @@ func TestTimeout(t *testing.T) {
 	both(t, func(t *testing.T, confirm func(*worker.Config)) {
 		p := start(t, func(c *worker.Config) { confirm(c); c.NumWorkers = 2 })
 		p.ready(2)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		began := time.Now()
 		_, err := p.Exec(ctx, worker.Job{Body: []byte("never")})
@@ -180,9 +182,14 @@ func TestExecTimeout(t *testing.T) {
 func TestWorkerThatDoesNotRead(t *testing.T) {
 	p := start(t, func(c *worker.Config) { c.ExecTimeout = 100 * time.Millisecond; c.MaxPayload = 10 << 20 })
 	pid := p.pid()
+	p.ready(1)
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "it has stopped", func() bool {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return strings.Contains(string(stat), ") T ")
+	})
 	_, err := p.exec("echo " + big(5<<20))
 	if !errors.Is(err, worker.ErrTimeout) || !strings.Contains(err.Error(), "it does not read its input") {
 		t.Errorf("error %v", err)
