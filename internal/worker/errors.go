@@ -11,7 +11,8 @@ var (
 	ErrQueueFull  = errors.New("max queue size reached")
 	ErrNoWorker   = errors.New("no free worker in time")
 	ErrWorkerDied = errors.New("worker died")
-	ErrTimeout    = errors.New("worker gave no answer in time")
+	ErrTimeout    = errors.New("no answer in time")
+	ErrNoAnswer   = errors.New("worker gave no answer") // and waits for the next job
 	ErrBadAnswer  = errors.New("bad answer")
 	ErrCancelled  = errors.New("caller went away") // the worker is not to blame
 	ErrClosed     = errors.New("pool is stopped")

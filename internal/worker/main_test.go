@@ -145,6 +145,7 @@ func act(l line, header, body string, jobs int) {
 		d, _ := time.ParseDuration(arg)
 		time.Sleep(d)
 		l.answer("slept")
+	case "nothing": // forgets to answer
 	case "never":
 		for {
 			time.Sleep(time.Hour)

@@ -155,6 +155,18 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
+// A worker that has no handler for an event does not answer. That is known at
+// once, not when the deadline has passed.
+func TestNoAnswer(t *testing.T) {
+	p := start(t, nil)
+	pid := p.pid()
+	_, err := p.exec("nothing")
+	if !errors.Is(err, worker.ErrNoAnswer) || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
+		t.Errorf("error %v, want ErrNoAnswer of worker %d", err, pid)
+	}
+	p.want("echo x", "x")
+}
+
 func TestExecTimeout(t *testing.T) {
 	for _, c := range []struct {
 		body, text string

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -305,6 +304,10 @@ func (proc *process) answer(r *request) (outcome, error) {
 			return proc.failed(ErrBadAnswer, "streamed answers are not supported: send one frame without the stream bit"), nil
 		case f.Flags&goridge.Error != 0:
 			return outcome{err: &SoftError{PID: proc.pid, Text: string(f.Payload)}}, nil
+		case proc.confirm && pidOf(f) > 0:
+			// It could stay, if it were sure that no answer comes late and meets
+			// somebody else's job.
+			return proc.failed(ErrNoAnswer, "it waits for the next job; is there a handler for this one?"), nil
 		case f.Flags&goridge.Control != 0:
 			return proc.failed(ErrBadAnswer, fmt.Sprintf("a control frame instead of an answer: %q", clip(f.Payload))), nil
 		case len(f.Options) != 1 || int64(f.Options[0]) > int64(len(f.Payload)):
@@ -346,10 +349,10 @@ func (proc *process) confirmed(limit time.Duration) string {
 			if _, err := proc.relay.Write(goridge.Append(nil, 0, goridge.Pong, nil)); err != nil {
 				return "died: " + proc.obituary()
 			}
-		case f.Flags&goridge.Control == 0:
-			return fmt.Sprintf("answered one job twice: %q", clip(f.Payload))
-		default:
+		case pidOf(f) > 0:
 			return ""
+		default:
+			return fmt.Sprintf("answered one job twice: %q", clip(f.Payload))
 		}
 	}
 }
@@ -412,9 +415,20 @@ func shake(ctx context.Context, r relay, reader *goridge.Reader) (pid int, err e
 	if f.Flags&goridge.Control == 0 {
 		return 0, fmt.Errorf("the first frame is not a control frame: %q", clip(f.Payload))
 	}
-	var answer struct{ PID int }
-	if err := json.Unmarshal(bytes.TrimSpace(f.Payload), &answer); err != nil || answer.PID <= 0 {
+	if pid = pidOf(&f); pid == 0 {
 		return 0, fmt.Errorf(`the first frame is not {"pid":N}: %q`, clip(f.Payload))
 	}
-	return answer.PID, r.SetDeadline(time.Time{})
+	return pid, r.SetDeadline(time.Time{})
+}
+
+// pidOf returns the pid that a control frame tells, or 0.
+func pidOf(f *goridge.Frame) int {
+	if f.Flags&goridge.Control == 0 {
+		return 0
+	}
+	var answer struct{ PID int }
+	if json.Unmarshal(f.Payload, &answer) != nil {
+		return 0
+	}
+	return max(answer.PID, 0)
 }
