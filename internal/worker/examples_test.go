@@ -190,7 +190,7 @@ func (p *publications) publish(_ context.Context, codec byte, body []byte) ([]by
 		if err := json.Unmarshal(body, &r); err != nil {
 			return nil, err
 		}
-		channel, data = r.Channel, strings.ReplaceAll(string(r.Data), " ", "")
+		channel, data = r.Channel, string(r.Data)
 	} else {
 		_, _, n := protowire.ConsumeField(body)
 		first, _ := protowire.ConsumeBytes(body[1:n])

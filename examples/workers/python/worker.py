@@ -61,6 +61,11 @@ def refuse(code, message):
 CONTROL, JSON, ERROR = 0x01, 0x08, 0x40
 
 
+def encode(value):
+    """Returns the value as JSON without spaces: it is sent to every subscriber."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def receive(stream):
     """Returns flags, options and payload of the next frame, or None at the end."""
     head = stream.read(12)
@@ -99,7 +104,7 @@ def call(method, arguments):
         Server.stream = connection.makefile("rwb")
     Server.sequence += 1
     name = method.encode()
-    send(Server.stream, JSON, (Server.sequence, len(name)), name + json.dumps(arguments).encode())
+    send(Server.stream, JSON, (Server.sequence, len(name)), name + encode(arguments))
     frame = receive(Server.stream)
     if frame is None:
         Server.stream = None
@@ -123,10 +128,10 @@ def main():
         if flags & CONTROL:
             if message.get("stop"):
                 return
-            send(answers, CONTROL, (), json.dumps({"pid": os.getpid()}).encode())
+            send(answers, CONTROL, (), encode({"pid": os.getpid()}))
             continue
         try:
-            send(answers, JSON, (0,), json.dumps(answer(message)).encode())
+            send(answers, JSON, (0,), encode(answer(message)))
         except Exception:
             send(answers, ERROR, (), traceback.format_exc().encode())  # goes to the log; the client may try again
 
