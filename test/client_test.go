@@ -177,8 +177,8 @@ func (c *client) expect(what string, matches func(push) bool) push {
 func (c *client) publication(channel, data string) {
 	c.t.Helper()
 	p := c.expect("publication in "+channel, func(p push) bool { return p.Channel == channel && p.Pub != nil })
-	if got := string(p.Pub.Data); got != data {
-		c.t.Fatalf("publication in %s: got %s, want %s", channel, got, data)
+	if !sameJSON(c.t, p.Pub.Data, data) {
+		c.t.Fatalf("publication in %s: got %s, want %s", channel, p.Pub.Data, data)
 	}
 }
 
