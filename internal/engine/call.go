@@ -189,7 +189,10 @@ func (c *call) fail(err error) {
 	s.shard.counters.errors.Add(1)
 	if c.method == wire.MethodConnect {
 		if s.kind.Unidirectional {
-			s.close(&refusal{told: unidirectionalDisconnect(v.e), why: v.why})
+			if r, ok := s.transport.(Refuser); ok {
+				r.Refused(*v.e)
+			}
+			s.close(&refusal{told: s.node().unidirectionalDisconnect(v.e), why: v.why})
 			return
 		}
 		s.state = stateRefused // the stale timer closes the connection if the client does not
@@ -199,7 +202,10 @@ func (c *call) fail(err error) {
 
 // unidirectionalDisconnect is how a connect error is told to a client that gets
 // no replies.
-func unidirectionalDisconnect(e *volute.Error) *volute.Disconnect {
+func (n *Node) unidirectionalDisconnect(e *volute.Error) *volute.Disconnect {
+	if d, ok := n.config.UnidirectionalDisconnects[e.Code]; ok {
+		return &d
+	}
 	switch e.Code {
 	case volute.ErrTokenExpired.Code, volute.ErrExpired.Code:
 		return volute.DisconnectExpired

@@ -38,6 +38,10 @@ type Config struct {
 	Insecure                bool // everybody may do everything; for development
 	Dev                     bool // tell clients why they were refused
 
+	// UnidirectionalDisconnects are what errors of connect, by code, become for
+	// clients that get no replies, where the protocol's own table does not please.
+	UnidirectionalDisconnects map[uint32]volute.Disconnect
+
 	// EmulatedHeaders are the lower-case names of headers that clients may send
 	// inside their connect command because some backend wants them.
 	EmulatedHeaders []string

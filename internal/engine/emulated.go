@@ -39,13 +39,14 @@ func (e *emulated) find(id string) *Session {
 }
 
 // Emulate hands a message of commands to the session with this id, as if it had
-// come over its own connection. It reports whether the session is here. Any
-// goroutine; data must not change afterwards.
+// come over its own connection, and returns when the session has taken it. It
+// reports whether the session is here. Any goroutine but an event loop's; data
+// must not change afterwards.
 func (n *Node) Emulate(session string, data []byte) bool {
 	s := n.emulated.find(session)
 	if s == nil {
 		return false
 	}
-	s.shard.post(func() { s.Receive(data) })
+	s.shard.run(func() { s.Receive(data) })
 	return true
 }

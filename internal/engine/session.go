@@ -109,6 +109,10 @@ func (s *Session) Receive(p []byte) {
 		return
 	}
 	s.shard.counters.received.Add(1)
+	if s.kind.Unidirectional {
+		s.greet(p)
+		return
+	}
 	if wire.IsPong(s.kind.Format, p) {
 		s.pong()
 		return
@@ -118,10 +122,29 @@ func (s *Session) Receive(p []byte) {
 		return
 	}
 	if s.busy() {
+		if s.paused && s.kind.Emulated {
+			// Nothing keeps the requests of such a client from coming.
+			s.close(refuse(volute.DisconnectTooManyRequests, "more than %d bytes of commands wait for others", waitingLimit))
+			return
+		}
 		s.wait(p)
 		return
 	}
 	s.work(p)
+}
+
+// greet takes the connect request of a unidirectional client, the one message
+// that it sends. Whatever it sends later says nothing.
+func (s *Session) greet(p []byte) {
+	if s.state != stateNew || len(s.calls) > 0 {
+		return
+	}
+	req, err := wire.ParseConnect(s.kind.Format, p)
+	if err != nil {
+		s.close(refuse(volute.DisconnectBadRequest, "%v", err))
+		return
+	}
+	s.start(wire.Command{Request: req})
 }
 
 // Closed tells that the connection has ended; err is why, io.EOF or nil if the

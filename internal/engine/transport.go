@@ -40,6 +40,14 @@ type Transport interface {
 	Close(d volute.Disconnect)
 }
 
+// Refuser is a Transport of unidirectional clients that tells errors of connect
+// in a way of its own.
+type Refuser interface {
+	// Refused is called on the session's loop when connect has failed with an
+	// error; Close follows at once, with the disconnect that stands for it.
+	Refused(e volute.Error)
+}
+
 // Peer is what a transport knows of a client when its connection opens.
 type Peer struct {
 	Kind *TransportKind
