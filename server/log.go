@@ -37,7 +37,7 @@ func NewLogger(cfg *Config, stderr *os.File) (logger *slog.Logger, closeLog func
 	var handler slog.Handler
 	switch {
 	case terminal && cfg.Log.Format != "json":
-		handler = tint.NewHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000"})
+		handler = tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000"})
 	case cfg.Log.Format == "text":
 		handler = slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})
 	default:
