@@ -79,7 +79,7 @@ func (a *application) poolConfig(w *config.Worker) worker.Config {
 		NumWorkers: w.NumWorkers, MaxQueue: cmp.Or(w.MaxQueueSize, maxWaiting), MaxJobs: w.MaxJobs, MaxPayload: maxAnswer,
 		AllocateTimeout: w.AllocateTimeout, ExecTimeout: cmp.Or(w.Supervisor.ExecTTL, maxExec),
 		DestroyTimeout: min(w.DestroyTimeout, a.server.cfg.Shutdown.Timeout), ResetTimeout: w.ResetTimeout,
-		Debug: w.Debug,
+		Debug: w.Debug, Unconfirmed: !w.Confirm,
 		Supervisor: worker.Supervisor{
 			WatchTick: w.Supervisor.WatchTick, TTL: w.Supervisor.TTL, IdleTTL: w.Supervisor.IdleTTL,
 			ExecTTL: w.Supervisor.ExecTTL, MaxWorkerMemory: w.Supervisor.MaxWorkerMemory,

@@ -12,12 +12,13 @@ type Worker struct {
 	Env     map[string]string `key:"env" doc:"Environment added to the processes; names become upper case."`
 	User    string            `key:"user" doc:"User the processes run as."`
 	Group   string            `key:"group" doc:"Group the processes run as."`
+	Confirm bool              `key:"confirm" default:"true" doc:"A process gets its next event when it says that it waits for one: so an event without an answer fails at once, and a second answer never reaches another event. Switch it off for processes that answer the pid control frame only once."`
 	OnInit  OnInit            `key:"on_init"`
 
 	Debug           bool          `key:"debug" doc:"A new process for every event: code changes count at once."`
 	NumWorkers      int           `key:"num_workers" doc:"Processes, at most 500; 0 is one per CPU core."`
 	MaxJobs         int           `key:"max_jobs" doc:"Events after which a process is replaced; 0 is never."`
-	MaxQueueSize    int           `key:"max_queue_size" doc:"Events that may wait for a free process; 0 is no limit."`
+	MaxQueueSize    int           `key:"max_queue_size" doc:"Events that may wait for a free process; 0 is 16384."`
 	AllocateTimeout time.Duration `key:"allocate_timeout" default:"1m" doc:"Longest time to start a process, and to wait for a free one."`
 	DestroyTimeout  time.Duration `key:"destroy_timeout" default:"1m" doc:"Longest time to stop the pool."`
 	ResetTimeout    time.Duration `key:"reset_timeout" default:"1m" doc:"Longest time to replace all processes."`
