@@ -57,7 +57,10 @@ func (n *Node) Subscribe(ctx context.Context, r volute.SubscribeRequest) error {
 		if r.RecoverSince != nil {
 			req.Recover, req.Offset, req.Epoch = true, r.RecoverSince.Offset, r.RecoverSince.Epoch
 		}
-		j.configure(o, req)
+		if err := j.configure(o, req); err != nil {
+			n.log.Warn("server-side subscription failed", "channel", j.channel, "client", s.ID(), "error", err)
+			return
+		}
 		s.subscribe(j)
 	})
 }

@@ -235,7 +235,9 @@ func (c *call) serverSide(req *wire.ConnectRequest, cred credentials) ([]*joinin
 			return nil, err
 		}
 		j := &joining{channel: channel, so: so, serverSide: true}
-		j.configure(o, req.Subs[channel])
+		if err := j.configure(o, req.Subs[channel]); err != nil {
+			return nil, err
+		}
 		joins = append(joins, j)
 	}
 	slices.SortFunc(joins, func(a, b *joining) int { return strings.Compare(a.channel, b.channel) })

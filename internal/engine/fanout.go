@@ -2,14 +2,23 @@ package engine
 
 import (
 	"errors"
+	"math/bits"
 
 	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/internal/fossil"
 	"github.com/volute-io/volute/internal/wire"
 )
 
-// maxBatch bounds the payload that consecutive publications of a channel are
-// joined into, so that one write does not starve others.
-const maxBatch = 64 << 10
+const (
+	// maxBatch bounds the payload that consecutive publications of a channel are
+	// joined into, so that one write does not starve others; maxBatchLen their
+	// number.
+	maxBatch    = 64 << 10
+	maxBatchLen = 64
+	// maxFrames bounds the forms of one batch that are kept. Those of further
+	// subscribers are made anew for each.
+	maxFrames = 64
+)
 
 // fanout is the delivery of one batch to this loop's subscribers of a channel.
 // It may be interrupted between two subscribers and goes on where it stopped.
@@ -23,12 +32,22 @@ type fanout struct {
 	epoch string
 	plain bool // all are publications with consecutive offsets of one epoch, or all without
 
-	frames []framed // the batch as bytes, per transport kind, made when first needed
+	frames  []framed              // the batch as bytes, per transport kind and form, made when first needed
+	patches []*volute.Publication // the batch as patches, made when first needed
+	encoder fossil.Encoder
+}
+
+// form is how a batch is told to a subscriber: most are told all of it as it is.
+type form struct {
+	told    uint64 // the publications that pass the subscriber's filter, as bits
+	patched uint64 // those told as patches
+	delta   bool   // the client knows patches
 }
 
 // framed is a batch in the bytes of one transport kind.
 type framed struct {
 	kind  *TransportKind
+	form  form
 	bytes []byte
 	err   error
 }
@@ -46,7 +65,7 @@ func (sh *shard) begin(queue []item) int {
 	size := 0
 	for i := range queue {
 		it := &queue[i]
-		if i > 0 && (it.f != nil || it.channel != c.name || it.d.Kind != volute.DeliverPublication || size > maxBatch) {
+		if i > 0 && (it.f != nil || it.channel != c.name || it.d.Kind != volute.DeliverPublication || size > maxBatch || i == maxBatchLen) {
 			break
 		}
 		f.batch = append(f.batch, it.d)
@@ -97,6 +116,8 @@ func (sh *shard) step(budget int) int {
 	clear(f.batch)
 	clear(f.frames)
 	f.frames = f.frames[:0]
+	clear(f.patches)
+	f.patches = f.patches[:0]
 	return max(served, 1)
 }
 
@@ -109,7 +130,7 @@ func (sh *shard) deliver(sub *Subscription) {
 		}
 		return
 	}
-	if !f.plain || sub.special() {
+	if !f.plain {
 		for i := range f.batch {
 			if sub.state != subLive {
 				return
@@ -131,38 +152,86 @@ func (sh *shard) deliver(sub *Subscription) {
 		sub.offset = f.last
 		sub.checkedAt = sh.now()
 	}
-	b, err := f.bytes(sub.session.kind, f.channel.name)
+	form := form{told: 1<<len(f.batch) - 1}
+	if sub.has(flagDelta | flagFiltered) {
+		if form = sub.form(f.batch); form.told == 0 {
+			return
+		}
+	}
+	b, err := f.bytes(sub.session.kind, form, f.channel.name)
 	if err != nil {
 		sub.session.close(notDeliverable(f.channel.name, err))
 		return
 	}
-	sh.counters.delivered.Add(uint64(len(f.batch)))
+	sh.counters.delivered.Add(uint64(bits.OnesCount64(form.told)))
 	sub.session.write(b, true)
 }
 
-// bytes returns the batch in the form of one transport kind. Every subscriber of
-// that kind gets the same bytes.
-func (f *fanout) bytes(kind *TransportKind, channel string) ([]byte, error) {
+// form says how a batch is told to a subscriber with a filter or deltas. It must
+// be told: what the client knows from then on is noted here.
+func (sub *Subscription) form(batch []volute.Delivery) form {
+	how := form{delta: sub.has(flagDelta)}
+	filter, floor := sub.more.filter, sub.more.floor
+	for i := range batch {
+		d := &batch[i]
+		if filter != nil && !passes(filter, d.Publication.Tags) {
+			continue
+		}
+		how.told |= 1 << i
+		switch {
+		case !how.delta:
+		case d.Publication.Offset == 0: // what the client has last is no longer what patches are based on
+			floor = max(floor, sub.offset)
+			sub.more.floor = floor
+		case patchable(d, floor):
+			how.patched |= 1 << i
+		}
+	}
+	return how
+}
+
+// bytes returns the batch in one form for one transport kind. All subscribers of
+// that kind with this form get the same bytes.
+func (f *fanout) bytes(kind *TransportKind, how form, channel string) ([]byte, error) {
 	for i := range f.frames {
-		if f.frames[i].kind == kind {
+		if f.frames[i].kind == kind && f.frames[i].form == how {
 			return f.frames[i].bytes, f.frames[i].err
 		}
 	}
 	var payload []byte
 	var err error
 	for i := range f.batch {
+		if how.told&(1<<i) == 0 {
+			continue
+		}
 		d := &f.batch[i]
-		payload, err = wire.AppendPush(payload, kind.Format, channel, &wire.PublicationPush{Publication: d.Publication, Epoch: d.Epoch})
-		if err != nil {
+		push := wire.PublicationPush{Publication: d.Publication, Epoch: d.Epoch, DataAsString: how.delta}
+		if how.patched&(1<<i) != 0 {
+			push.Publication = f.patch(i)
+		}
+		if payload, err = wire.AppendPush(payload, kind.Format, channel, &push); err != nil {
 			break
 		}
 	}
-	made := framed{kind: kind, err: err}
+	made := framed{kind: kind, form: how, err: err}
 	if err == nil {
 		made.bytes = kind.Frame(nil, payload)
 	}
-	f.frames = append(f.frames, made)
+	if len(f.frames) < maxFrames {
+		f.frames = append(f.frames, made)
+	}
 	return made.bytes, made.err
+}
+
+// patch returns publication i of the batch as a patch.
+func (f *fanout) patch(i int) *volute.Publication {
+	for len(f.patches) < len(f.batch) {
+		f.patches = append(f.patches, nil)
+	}
+	if f.patches[i] == nil {
+		f.patches[i] = patch(&f.encoder, f.batch[i].Publication, f.batch[i].Prev)
+	}
+	return f.patches[i]
 }
 
 // notDeliverable is why a subscriber that cannot take a payload is closed.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -15,12 +16,14 @@ const (
 	maxStates     = 256     // channel states told in one event
 	hookRetryMin  = 100 * time.Millisecond
 	hookRetryMost = 10 * time.Second
+	hookFailures  = 20 // how often the application may fail at one event, in two minutes, before it is given up
 )
 
 // hooks tells the application what has happened: a client has gone, a
 // subscription has ended, a channel got its first subscriber or lost its last.
-// Nobody waits for the answer, so an event that fails is told again until it
-// succeeds; those of one client, and those of one channel, stay in order.
+// Nobody waits for the answer, so an event is told again as long as the application
+// cannot be reached; one that it fails at is given up after a while, because others
+// wait behind it. Those of one client, and those of one channel, stay in order.
 type hooks struct {
 	node  *Node
 	seed  maphash.Seed
@@ -111,28 +114,50 @@ func (l *lane) take(n *Node) []volute.Event {
 
 func (h *hooks) tell(ctx context.Context, events []volute.Event) {
 	for i, ev := range events {
-		for pause := hookRetryMin; h.once(ctx, ev) != nil; pause = min(2*pause, hookRetryMost) {
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), outsideTimeout)
-				defer cancel()
-				h.tellOnce(last, events[i:])
-				return
-			}
+		if !h.insist(ctx, ev) {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), outsideTimeout)
+			defer cancel()
+			h.tellOnce(last, events[i:])
+			return
+		}
+	}
+}
+
+// insist tells an event until it is done with, or returns false when ctx ends.
+func (h *hooks) insist(ctx context.Context, ev volute.Event) bool {
+	failures := 0
+	for pause := hookRetryMin; ; pause = min(2*pause, hookRetryMost) {
+		// Only the first failure is logged: a backend may be down for long.
+		err := h.once(ctx, ev, pause == hookRetryMin)
+		if err == nil {
+			return true
+		}
+		if !errors.Is(err, volute.ErrUnreachable) {
+			failures++
+		}
+		if failures == hookFailures {
+			h.node.log.Error("a notification was given up, the application fails at it again and again",
+				"event", ev.Kind.String(), "client", ev.Client, "user", ev.User, "channel", ev.Channel, "failures", failures, "error", err)
+			return true
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
 
 func (h *hooks) tellOnce(ctx context.Context, events []volute.Event) {
 	for _, ev := range events {
-		_ = h.once(ctx, ev) // logged there; nothing more can be done
+		_ = h.once(ctx, ev, true) // logged there; nothing more can be done
 	}
 }
 
 // once tells an event and returns an error if it should be told again. What the
-// application answers with an error of its own has been told.
-func (h *hooks) once(ctx context.Context, ev volute.Event) error {
+// application answers with an error of its own has been told, unless that is
+// temporary; a backend that has no such event will never have it.
+func (h *hooks) once(ctx context.Context, ev volute.Event, log bool) error {
 	route := h.node.router.Route(ev.Kind, ev.Channel)
 	if route.Backend == nil {
 		return nil
@@ -141,11 +166,17 @@ func (h *hooks) once(ctx context.Context, ev volute.Event) error {
 	if err == nil {
 		return nil
 	}
-	if v := judge(err); v.d != nil || v.e.Code != volute.ErrInternal.Code {
+	if v := judge(err); v.d != nil || v.e.Code != volute.ErrInternal.Code && !v.e.Temporary {
 		h.node.log.Info("a notification was answered with an error", "event", ev.Kind.String(), "backend", route.Name, "error", err)
 		return nil
 	}
-	return h.node.failed(ctx, route, ev, err)
+	if log {
+		err = h.node.failed(ctx, route, ev, err)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 // channelState tells that a channel became occupied or vacated. On a loop.
@@ -157,6 +188,14 @@ func (h *hooks) channelState(channel, state string) {
 		Kind: volute.KindNotifyChannelState, Channel: channel,
 		States: []volute.ChannelState{{TimeMS: time.Now().UnixMilli(), Channel: channel, Type: state}},
 	})
+}
+
+// cacheEmpty tells that a client asked for the latest publication of a channel
+// that has none, so that the application may publish it. Any goroutine.
+func (h *hooks) cacheEmpty(channel string) {
+	if h.wanted(volute.KindNotifyCacheEmpty, channel) {
+		h.put(channel, volute.Event{Kind: volute.KindNotifyCacheEmpty, Channel: channel})
+	}
 }
 
 // disconnected tells that a client has gone. On its loop, before it is forgotten.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/wire"
@@ -19,21 +20,21 @@ type joining struct {
 	positioned  bool
 	recoverable bool
 	pushJoins   bool
+	delta       bool // the client gets patches
 	recover     bool // publications after since are wanted
 	since       volute.Position
 	strict      bool // answer 112 if they cannot be had
 
-	sub       *Subscription
-	who       volute.ClientInfo // the client as others see it in this channel
-	recovered []*volute.Publication
-	result    wire.SubscribeResult
-	present   bool // added to presence
-	more      *subscriptionMore
+	sub     *Subscription
+	who     volute.ClientInfo // the client as others see it in this channel
+	result  wire.SubscribeResult
+	present bool // added to presence
+	more    *subscriptionMore
 }
 
 // configure settles what the subscription is: the channel's options as the
 // application overrides them, and what the client asks for as far as they allow.
-func (j *joining) configure(o *volute.ChannelOptions, req wire.SubscribeRequest) {
+func (j *joining) configure(o *volute.ChannelOptions, req wire.SubscribeRequest) error {
 	j.options = *o
 	if ov := j.so.Override; ov != nil {
 		override := func(flag *bool, by *bool) {
@@ -54,10 +55,60 @@ func (j *joining) configure(o *volute.ChannelOptions, req wire.SubscribeRequest)
 	if j.recoverable && req.Recover {
 		j.recover, j.since = true, volute.Position{Offset: req.Offset, Epoch: req.Epoch}
 	}
-	j.strict = req.Flag&2 != 0
+	if j.recoverable && j.cache() && (j.options.AutoCacheRecover || j.so.CacheRecover) {
+		j.recover = true
+	}
+	j.strict = req.Recover && req.Flag&2 != 0
+	if j.delta = j.wantsDelta(o, req); j.delta {
+		j.rare()
+	}
+	return j.filter(o, req)
 }
 
 func (j *joining) cache() bool { return j.options.ForceRecoveryMode == "cache" }
+
+// rare returns the fields that few subscriptions have, for writing.
+func (j *joining) rare() *subscriptionMore {
+	if j.more == nil {
+		j.more = &subscriptionMore{}
+	}
+	return j.more
+}
+
+// filter settles which publications the subscription gets: those that pass both
+// the application's filter and the client's.
+func (j *joining) filter(o *volute.ChannelOptions, req wire.SubscribeRequest) error {
+	theirs, ours := req.TagsFilter, j.so.TagsFilter
+	if ours != nil {
+		if err := checkFilter(ours); err != nil {
+			return refuse(volute.ErrInternal, "the application's tags filter for channel %q is wrong: %v", j.channel, err)
+		}
+	}
+	if theirs != nil {
+		if !o.AllowTagsFilter {
+			return refuse(volute.ErrBadRequest, "channel %q: allow_tags_filter is off", j.channel)
+		}
+		if req.Delta != "" {
+			return refuse(volute.ErrBadRequest, "channel %q: a subscription cannot have both a tags filter and deltas", j.channel)
+		}
+		if err := checkFilter(theirs); err != nil {
+			return refuse(volute.ErrBadRequest, "the tags filter for channel %q is wrong: %v", j.channel, err)
+		}
+	}
+	if theirs != nil || ours != nil {
+		j.rare().wished = theirs
+		j.more.filter = both(ours, theirs)
+	}
+	return nil
+}
+
+// passing removes publications that the subscription does not get.
+func (j *joining) passing(list []*volute.Publication) []*volute.Publication {
+	if j.more == nil || j.more.filter == nil {
+		return list
+	}
+	return slices.DeleteFunc(list, func(p *volute.Publication) bool { return !passes(j.more.filter, p.Tags) })
+}
 
 // join brings a subscription to the point where the reply can be written: the
 // broker delivers, the client is present, its position is known. What is
@@ -112,6 +163,8 @@ func (j *joining) flags() subFlags {
 	set(j.options.JoinLeave, flagJoinLeave)
 	set(j.options.Presence, flagPresence)
 	set(j.refreshed, flagRefreshed)
+	set(j.delta, flagDelta)
+	set(j.more != nil && j.more.filter != nil, flagFiltered)
 	return f
 }
 
@@ -127,45 +180,88 @@ func (c *call) position(j *joining) error {
 	if !j.positioned {
 		return nil
 	}
-	q := volute.HistoryQuery{MetaTTL: j.options.HistoryMetaTTL}
-	limit := n.config.RecoveryMaxPublicationLimit
-	cache := j.cache() && (j.recover || j.serverSide && (j.options.AutoCacheRecover || j.so.CacheRecover))
-	switch {
-	case cache:
-		q.Limit, q.Reverse = 1, true
-	case j.recover:
-		q.Since = &j.since
-		if q.Limit = -1; limit > 0 {
-			q.Limit = limit + 1 // one more tells "too far" from "just enough"
-		}
-	}
-	pubs, top, err := n.broker.History(c.ctx, j.channel, q)
-	if err != nil && !errors.Is(err, volute.ErrUnrecoverablePosition) {
+	res.Delta = j.delta
+	res.WasRecovering = j.recover
+	missed, top, recovered, err := c.missed(j)
+	if err != nil {
 		return err
 	}
-	lost := err != nil || j.recover && !cache && j.unreachable(pubs, top, limit)
-	res.Epoch = top.Epoch
-	res.Offset = top.Offset
-	res.WasRecovering = j.recover
-	switch {
-	case cache:
-		j.recovered, res.Recovered = pubs, len(pubs) > 0 && j.recover
-	case j.recover && lost && j.strict:
-		return refuse(volute.ErrUnrecoverablePosition, "channel %q: offset %d of epoch %q cannot be recovered, the stream is at %d of %q", j.channel, j.since.Offset, j.since.Epoch, top.Offset, top.Epoch)
-	case j.recover && !lost:
-		j.recovered, res.Recovered, res.Offset = pubs, true, j.since.Offset
-	}
+	res.Epoch, res.Offset, res.Recovered = top.Epoch, top.Offset, recovered
 	if j.recover {
-		n.counters.recovered(res.Recovered)
+		n.counters.recovered(recovered)
 	}
-	for _, p := range j.recovered {
+	if j.recover && !recovered && j.strict {
+		return refuse(volute.ErrUnrecoverablePosition, "channel %q: offset %d of epoch %q cannot be recovered, the stream is at %d of %q", j.channel, j.since.Offset, j.since.Epoch, top.Offset, top.Epoch)
+	}
+	last := top // from here on, publications are delivered live
+	if len(missed) > 0 {
+		last.Offset = missed[len(missed)-1].Offset
+	}
+	if j.delta {
+		j.more.floor = last.Offset - uint64(len(missed))
+	}
+	missed = j.passing(missed)
+	if recovered && len(missed) > 0 && !j.cache() {
+		res.Offset = j.since.Offset // the client counts on from there
+	}
+	for _, p := range missed {
 		res.Publications = append(res.Publications, wire.PublicationPush{Publication: p, Epoch: top.Epoch})
 	}
-	j.since = top // from here on, publications are delivered live
-	if n := len(j.recovered); n > 0 {
-		j.since.Offset = j.recovered[n-1].Offset
+	if j.delta {
+		chain(res.Publications)
 	}
+	j.since = last
 	return nil
+}
+
+// missed returns what the client asks to recover, the stream's position, and
+// whether that is all there was.
+func (c *call) missed(j *joining) (pubs []*volute.Publication, top volute.Position, recovered bool, err error) {
+	n := c.s.node()
+	q := volute.HistoryQuery{MetaTTL: j.options.HistoryMetaTTL}
+	limit := n.config.RecoveryMaxPublicationLimit
+	most := -1
+	if limit > 0 {
+		most = limit + 1 // one more tells "too far" from "just enough"
+	}
+	switch {
+	case !j.recover:
+	case j.cache():
+		q.Reverse = true
+		if q.Limit = 1; j.more != nil && j.more.filter != nil {
+			q.Limit = most // the latest one that passes
+		}
+	default:
+		q.Since, q.Limit = &j.since, most
+	}
+	pubs, top, err = n.broker.History(c.ctx, j.channel, q)
+	lost := errors.Is(err, volute.ErrUnrecoverablePosition)
+	switch {
+	case err != nil && !lost:
+		return nil, top, false, err
+	case !j.recover:
+		return nil, top, false, nil
+	case j.cache():
+		pubs, recovered = c.latest(j, pubs, top)
+		return pubs, top, recovered, nil
+	case lost || j.unreachable(pubs, top, limit):
+		return nil, top, false, nil
+	}
+	return pubs, top, true, nil
+}
+
+// latest finds what a client of a cache channel gets from the history, newest
+// first: the latest publication, if the client does not have it.
+func (c *call) latest(j *joining, pubs []*volute.Publication, top volute.Position) (missed []*volute.Publication, recovered bool) {
+	if len(pubs) == 0 || pubs[0].Offset != top.Offset {
+		c.s.node().hooks.cacheEmpty(j.channel)
+		return nil, false
+	}
+	pubs = j.passing(pubs)
+	if len(pubs) == 0 || j.since == (volute.Position{Offset: pubs[0].Offset, Epoch: top.Epoch}) {
+		return nil, true
+	}
+	return pubs[:1], true
 }
 
 // unreachable reports whether publications between the client's position and the

@@ -152,8 +152,16 @@ func (c *call) subRefresh(req *wire.SubRefreshRequest) (wire.Result, error) {
 	if t.ExpireAt > 0 {
 		res.Expires, res.TTL = true, ttl(t.ExpireAt)
 	}
+	if t.TagsFilter != nil {
+		if err := checkFilter(t.TagsFilter); err != nil {
+			return nil, refuse(volute.ErrInternal, "the token's tags filter for channel %q is wrong: %v", req.Channel, err)
+		}
+	}
 	return res, c.do(func() error {
 		sub.expireAt, sub.info = t.ExpireAt, t.Info
+		if t.TagsFilter != nil {
+			sub.refilter(t.TagsFilter)
+		}
 		return nil
 	})
 }

@@ -12,6 +12,10 @@ import (
 type subscriptionMore struct {
 	stream        volute.Stream // publications of the application for this client alone
 	bidirectional bool          // the client's publications go up the stream
+
+	filter *volute.FilterNode // what of the channel the client gets; nil = everything
+	wished *volute.FilterNode // the part of it that the client asked for
+	floor  uint64             // above this offset the client has been told everything, for patches to build on
 }
 
 // openStream begins to deliver what the application sends down its stream. On

@@ -77,11 +77,7 @@ func (c *call) admit(j *joining, req *wire.SubscribeRequest) error {
 	if at := j.so.ExpireAt; at > 0 && at <= time.Now().Unix() {
 		return refuse(volute.ErrExpired, "the permission expired %d s ago", time.Now().Unix()-at)
 	}
-	if req.TagsFilter != nil && !o.AllowTagsFilter {
-		return refuse(volute.ErrBadRequest, "allow_tags_filter is off%s", of(ns))
-	}
-	j.configure(o, *req)
-	return nil
+	return j.configure(o, *req)
 }
 
 // permission finds the rule that lets the client in, in the order of the
@@ -176,7 +172,7 @@ func (c *call) askSubscribe(j *joining, o *volute.ChannelOptions, route volute.R
 	j.so = reply.SubscribeOptions
 	j.refreshed = reply.ExpireAt > 0 && n.router.Route(volute.KindSubRefresh, req.Channel).Backend != nil
 	if reply.Stream != nil {
-		j.more = &subscriptionMore{stream: reply.Stream, bidirectional: ev.Stream == volute.StreamBidirectional}
+		j.rare().stream, j.more.bidirectional = reply.Stream, ev.Stream == volute.StreamBidirectional
 	}
 	return nil
 }

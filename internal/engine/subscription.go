@@ -32,6 +32,8 @@ const (
 	flagRefreshed                        // the application prolongs it when it expires, not the client
 	flagGap                              // pending overflowed or a gap came while joining
 	flagAnnounced                        // the join was published: the end publishes a leave
+	flagDelta                            // the client takes patches; more.floor says against what
+	flagFiltered                         // more.filter says which publications the client gets
 )
 
 // Subscription is one session in one channel. It belongs to the session's loop.
@@ -56,9 +58,6 @@ type Subscription struct {
 
 func (sub *Subscription) has(f subFlags) bool { return sub.flags&f != 0 }
 func (sub *Subscription) positioned() bool    { return sub.flags&flagPositioned != 0 }
-
-// special reports whether the subscription cannot share the bytes of the others.
-func (sub *Subscription) special() bool { return false }
 
 // clientInfo is what others see of this subscriber.
 func (sub *Subscription) clientInfo() volute.ClientInfo {
@@ -119,8 +118,18 @@ func (sub *Subscription) takePublication(d volute.Delivery) {
 		sub.offset = p.Offset
 		sub.checkedAt = s.shard.now()
 	}
+	how := form{told: 1}
+	if sub.has(flagDelta | flagFiltered) {
+		how = sub.form([]volute.Delivery{d})
+	}
+	if how.told == 0 {
+		return
+	}
+	if how.patched != 0 {
+		p = patch(&s.shard.fan.encoder, p, d.Prev)
+	}
 	s.shard.counters.delivered.Add(1)
-	s.shard.push(s, sub.name, &wire.PublicationPush{Publication: p, Epoch: d.Epoch})
+	s.shard.push(s, sub.name, &wire.PublicationPush{Publication: p, Epoch: d.Epoch, DataAsString: how.delta})
 }
 
 // insufficient ends a positioned subscription whose client misses something: the
