@@ -32,6 +32,9 @@ var rooms = map[string][]string{
 	"internal/engine":            {".", "internal/wire", "internal/loop", "internal/fossil"},
 	"internal/transport":         {".", "internal/wire", "internal/loop", "internal/engine", "proto"},
 	"internal/broker/memory":     {"."},
+	"internal/broker/feed":       {"."},
+	"internal/broker/redis":      {".", "internal/broker/feed"},
+	"internal/broker/nats":       {".", "internal/broker/feed"},
 	"internal/broker/brokertest": {"."},
 	"internal/worker":            {"internal/goridge"},
 	"internal/backend":           {".", "internal/codec", "internal/worker", "proto"},
@@ -42,6 +45,8 @@ var rooms = map[string][]string{
 var testOnly = map[string][]string{
 	"internal/backend":       {"app"},
 	"internal/broker/memory": {"internal/broker/brokertest"},
+	"internal/broker/redis":  {"internal/broker/brokertest"},
+	"internal/broker/nats":   {"internal/broker/brokertest", "internal/broker/redis"},
 	"internal/engine":        {"internal/broker/memory"},
 	"internal/transport":     {"internal/broker/memory"},
 }

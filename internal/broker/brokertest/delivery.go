@@ -18,6 +18,7 @@ func testSubscribe(t *testing.T, n *node) {
 	n.subscribe("b")
 	n.say("a", "1", volute.PublishOptions{})
 	n.say("other", "elsewhere", volute.PublishOptions{})
+	n.await("a", 1) // it may be on its way still
 	n.unsubscribe("a")
 	n.say("a", "between", volute.PublishOptions{})
 	n.subscribe("a")
