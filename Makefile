@@ -14,7 +14,7 @@ RACE  := ./internal/loop/... ./internal/engine/... ./internal/transport/... ./in
 GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit race e2e sdk lint bench proto web deps clean
+.PHONY: help run build test unit race e2e sdk lint bench micro proto web deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,10 @@ lint: ## formatting, vet, staticcheck, the table of rooms
 	$(TOOL) staticcheck ./...
 	$(GO) test -count=1 -run TestRooms .
 
-bench: ## benchmarks of the hot paths
+bench: ## measure against other servers, side by side (a first look: BENCH=-quick)
+	cd bench && $(GO) run -mod=mod ./cmd/bench $(BENCH)
+
+micro: ## benchmarks of the hot paths
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 
 proto: ## regenerate the code in proto/

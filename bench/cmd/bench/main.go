@@ -1,0 +1,155 @@
+// Command bench measures Volute against other servers, side by side, and writes
+// a report. It runs in the folder bench of the repository:
+//
+//	go run -mod=mod ./cmd/bench              all scenarios, five runs each (an hour)
+//	go run -mod=mod ./cmd/bench -quick       a first look, in three minutes
+//	go run -mod=mod ./cmd/bench -only "fanout*"  some scenarios only
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/volute-io/volute/bench/load"
+	"github.com/volute-io/volute/bench/paper"
+	"github.com/volute-io/volute/bench/process"
+	"github.com/volute-io/volute/bench/scenario"
+)
+
+type options struct {
+	quick    bool
+	only     string
+	servers  string
+	runs     int
+	out      string
+	profiles string
+	count    bool
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "generate" {
+		fail(load.Generate())
+		return
+	}
+	var o options
+	flag.BoolVar(&o.quick, "quick", false, "small and short runs, two each")
+	flag.StringVar(&o.only, "only", "", "scenarios, separated by commas; x* is all whose names start with x")
+	flag.StringVar(&o.servers, "servers", "", "servers, likewise")
+	flag.IntVar(&o.runs, "runs", 0, "runs of each scenario and server; 0 is five, or two if quick")
+	flag.StringVar(&o.out, "out", "report", "directory of the report")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of the servers; taking them costs CPU")
+	flag.BoolVar(&o.count, "instructions", true, "count instructions of fixed work, if valgrind is there")
+	flag.Parse()
+	if o.runs == 0 {
+		o.runs = 5
+		if o.quick {
+			o.runs = 2
+		}
+	}
+	fail(o.run())
+}
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func (o *options) run() error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	fmt.Fprintln(os.Stderr, "building")
+	programs, err := process.Build(dir)
+	if err != nil {
+		return err
+	}
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+			return err
+		}
+	}
+	r := paper.Report{
+		Began: time.Now(), Quick: o.quick, Machine: paper.ThisMachine(),
+		Command: strings.Join(append([]string{"bench"}, os.Args[1:]...), " "),
+	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	var busy []float64
+	for _, s := range scenario.All() {
+		if !chosen(o.only, s.Name) {
+			continue
+		}
+		s.Servers = slices.DeleteFunc(s.Servers, func(name string) bool { return !chosen(o.servers, name) })
+		result := &paper.Result{Scenario: s.Name, Title: s.Title, Servers: s.Servers, Figures: s.Figures, Runs: map[string][]map[string]float64{}}
+		for i := range o.runs {
+			order := slices.Clone(s.Servers)
+			if i%2 == 1 {
+				slices.Reverse(order)
+			}
+			for _, kind := range order {
+				if len(interrupted) > 0 {
+					return fmt.Errorf("interrupted")
+				}
+				busy = append(busy, paper.Busyness(300*time.Millisecond))
+				o.one(programs, s, kind, i, result)
+			}
+		}
+		r.Results = append(r.Results, result)
+	}
+	if o.count {
+		r.Instructions = instructions(dir, o.last())
+	}
+	r.Took, r.Machine.Busy = time.Since(r.Began), paper.NewBusy(busy)
+	return r.Write(o.out)
+}
+
+// one does one run and notes what came of it.
+func (o *options) one(programs *process.Programs, s *scenario.Scenario, kind string, i int, result *paper.Result) {
+	run := &scenario.Run{Programs: programs, Kind: kind, Quick: o.quick, Profiles: o.profiles}
+	began := time.Now()
+	figures, err := run.Do(s)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		result.Failures = append(result.Failures, err.Error())
+		return
+	}
+	result.Runs[kind] = append(result.Runs[kind], figures)
+	var line strings.Builder
+	for _, f := range s.Figures {
+		if v, ok := figures[f.Name]; ok {
+			fmt.Fprintf(&line, "  %s %s", f.Name, paper.Text(v, f.Unit))
+		}
+	}
+	fmt.Fprintf(os.Stderr, "%-12s %d %-22s %5.1fs%s\n", s.Name, i+1, kind, time.Since(began).Seconds(), line.String())
+}
+
+// chosen reports whether a name is in a list, where "x*" is every name that
+// starts with x.
+func chosen(list, name string) bool {
+	return list == "" || slices.ContainsFunc(strings.Split(list, ","), func(pattern string) bool {
+		start, all := strings.CutSuffix(pattern, "*")
+		return name == start || all && strings.HasPrefix(name, start)
+	})
+}
+
+// last reads the instruction counts of the report that is there.
+func (o *options) last() map[string]int64 {
+	last := map[string]int64{}
+	var r paper.Report
+	if b, err := os.ReadFile(o.out + "/report.json"); err == nil && json.Unmarshal(b, &r) == nil {
+		for _, i := range r.Instructions {
+			last[i.Work] = i.Now
+		}
+	}
+	return last
+}

@@ -1,0 +1,77 @@
+package paper
+
+import (
+	"fmt"
+
+	"github.com/volute-io/volute/bench/process"
+	"github.com/volute-io/volute/bench/scenario"
+)
+
+// Verdict is a goal and what was measured.
+type Verdict struct {
+	Text, Measured, Limit string
+	Met                   bool
+}
+
+// goal is a figure of Volute and what it may be: at most Limit, or at most Limit
+// times the same figure of another server.
+type goal struct {
+	text             string
+	scenario, figure string
+	server, other    string // other "" = Limit is absolute
+	limit            float64
+	unit             scenario.Unit
+}
+
+var goals = []goal{
+	{"memory per idle connection, no subscription", "idle-0", "rss", process.Volute, "", 1500, scenario.Bytes},
+	{"memory per idle connection, two subscriptions", "idle-2", "rss", process.Volute, "", 2500, scenario.Bytes},
+	{"CPU per ping and pong", "idle-0", "ping", process.Volute, process.Centrifuge, 0.2, scenario.Micros},
+	{"CPU per delivered message, 10,000 subscribers, one in flight", "fanout-10000", "cpu", process.Volute, process.Centrifuge, 0.55, scenario.Micros},
+	{"the same", "fanout-10000", "cpu", process.Volute, process.Floor, 1.10, scenario.Micros},
+	{"CPU per delivered message, 1,000 subscribers, 64 in flight", "fanout-1000", "burst", process.Volute, process.Centrifuge, 0.12, scenario.Micros},
+	{"round trip of others during fan-outs to 10,000, 99 %", "fairness", "p99", process.Volute, process.Centrifuge, 0.1, scenario.Millis},
+	{"CPU per request and reply, paced, handler that does not block", "calls", "paced", process.Volute, process.Centrifuge, 0.40, scenario.Micros},
+	{"the same", "calls", "paced", process.Volute, process.Floor, 1.6, scenario.Micros},
+	{"CPU per accepted connection, up to the connect reply", "connect", "cpu", process.Volute, process.Centrifuge, 0.5, scenario.Micros},
+	{"the same, upgrade parsed on the loop", "connect", "cpu", process.Volute, process.Centrifuge, 0.35, scenario.Micros},
+	{"CPU per call through a worker pool", "pool", "paced", scenario.PoolInside, scenario.PoolPeer, 0.35, scenario.Micros},
+	{"the same, against Volute's own gRPC path", "pool", "paced", scenario.PoolInside, scenario.PoolGRPC, 0.35, scenario.Micros},
+	{"memory per session, a million in memory", "million", "rss_bytes", scenario.Many, "", 1500, scenario.Bytes},
+	{"CPU per session that connects, a million against 10,000", "million", "connect_cpu_ns", scenario.Many, scenario.Few, 1.3, scenario.Nanos},
+	{"CPU per delivery, a million against 10,000", "million", "deliver_cpu_ns", scenario.Many, scenario.Few, 1.3, scenario.Nanos},
+}
+
+// judge compares the results with the goals that they say something about.
+func judge(results []*Result) []Verdict {
+	var all []Verdict
+	for _, g := range goals {
+		for _, r := range results {
+			if r.Scenario != g.scenario || r.spread(g.server, g.figure).N == 0 {
+				continue
+			}
+			if v, ok := g.judge(r); ok {
+				all = append(all, v)
+			}
+		}
+	}
+	return all
+}
+
+func (g *goal) judge(r *Result) (v Verdict, ok bool) {
+	mine := r.spread(g.server, g.figure).Median
+	v.Text = g.text
+	if g.other == "" {
+		v.Measured, v.Limit = Text(mine, g.unit), "≤ "+Text(g.limit, g.unit)
+		v.Met = mine <= g.limit
+		return v, true
+	}
+	ratio := r.ratio(g.figure, g.server, g.other)
+	if ratio.N == 0 {
+		return v, false
+	}
+	v.Measured = fmt.Sprintf("%s, %s × %s's %s", Text(mine, g.unit), number(ratio.Median), g.other, Text(r.spread(g.other, g.figure).Median, g.unit))
+	v.Limit = fmt.Sprintf("≤ %.2f ×", g.limit)
+	v.Met = ratio.Median <= g.limit
+	return v, true
+}
