@@ -249,15 +249,11 @@ func TestFileLimit(t *testing.T) {
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	unlimited := binary
-	binary = wrapper
-	defer func() { binary = unlimited }()
-
 	dir := folder(t, map[string]string{"volute.yaml": `
 http_server: { address: 127.0.0.1, port: 0 }
 client: { allow_anonymous_connect_without_token: true }
 `})
-	s := serve(t, dir, "-c", "volute.yaml")
+	s := serveAs(t, dir, wrapper, "serve", "-c", "volute.yaml")
 	room := int(s.logs("limit of open files")["connections"].(float64))
 	var in []*client
 	for range room {

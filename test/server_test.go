@@ -83,7 +83,13 @@ func read(t *testing.T, path ...string) string {
 // of the test it is stopped, must leave with status 0, and leave nobody behind.
 func serve(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
-	s := launch(t, dir, args...)
+	return serveAs(t, dir, binary, append([]string{"serve"}, args...)...)
+}
+
+// serveAs is serve for another program that embeds a server.
+func serveAs(t *testing.T, dir, program string, args ...string) *server {
+	t.Helper()
+	s := launch(t, dir, program, args...)
 	s.wait("started", func(e entry) bool { return e.text("msg") == "started" })
 	t.Cleanup(func() {
 		if !s.alive() {
@@ -96,14 +102,14 @@ func serve(t *testing.T, dir string, args ...string) *server {
 	return s
 }
 
-// launch starts `volute serve args…` in dir and does not wait for anything.
-func launch(t *testing.T, dir string, args ...string) *server {
+// launch starts a program in dir and does not wait for anything.
+func launch(t *testing.T, dir, program string, args ...string) *server {
 	t.Helper()
 	s := &server{
 		t: t, mark: "E2E_SERVER=" + strconv.FormatInt(time.Now().UnixNano(), 36),
 		done: make(chan struct{}), new: make(chan struct{}),
 	}
-	s.cmd = exec.Command(binary, append([]string{"serve"}, args...)...)
+	s.cmd = exec.Command(program, args...)
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), s.mark)
 	stderr, err := s.cmd.StderrPipe()
