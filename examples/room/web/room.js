@@ -41,7 +41,7 @@ function show(text, from, mine) {
   item.className = mine ? 'mine' : '';
   const who = document.createElement('b');
   who.textContent = from;
-  who.style.color = colour(from);
+  who.style.color = `color-mix(in srgb, ${colour(from)}, var(--ink) 30%)`;
   item.append(who, text);
   list.append(item);
   while (list.children.length > 200) list.firstChild.remove();
