@@ -86,6 +86,7 @@ func engineConfig(s *Server, emulated []string) engine.Config {
 		IncludeServerTime:     c.ConnectIncludeServerTime,
 		AllowAnonymousConnect: c.AllowAnonymousConnectWithoutToken, DisallowAnonymousTokens: c.DisallowAnonymousConnectionTokens,
 		Insecure: c.Insecure, Dev: s.options.dev, EmulatedHeaders: emulated,
+		UnidirectionalDisconnects: unidirectionalDisconnects(cfg),
 
 		Personal:          c.SubscribeToUserPersonalChannel.Enabled,
 		PersonalNamespace: c.SubscribeToUserPersonalChannel.PersonalChannelNamespace,

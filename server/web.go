@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/volute-io/volute/internal/api"
-	"github.com/volute-io/volute/internal/transport"
 )
 
 // headerTimeout bounds a request's line and headers, so that a client that never
@@ -57,18 +56,8 @@ func (r *realtime) buildWeb() error {
 	}
 	r.external = external
 
-	if ws := &cfg.WebSocket; !ws.Disabled {
-		checkOrigin, err := originChecker(cfg.Client.AllowedOrigins)
-		if err != nil {
-			return err
-		}
-		external.mux.Handle(ws.HandlerPrefix, transport.NewWebSocket(transport.WebSocketConfig{
-			MessageSizeLimit: ws.MessageSizeLimit, CloseTimeout: closeTimeout,
-			PingInterval: cfg.Client.PingInterval, PongTimeout: cfg.Client.PongTimeout,
-			CheckOrigin: checkOrigin, Admit: r.gate.admit,
-			Headers: wanted(r.routes.headers), UserIDHeader: cfg.Client.UserIDHTTPHeader,
-			Logger: r.log,
-		}, opener{r.node}, r.loops))
+	if err := r.transports(external.mux); err != nil {
+		return err
 	}
 	if a := &cfg.HTTPAPI; !a.Disabled {
 		on := internal
@@ -87,9 +76,6 @@ func (r *realtime) buildWeb() error {
 	}
 	if cfg.Health.Enabled {
 		internal.mux.HandleFunc(cfg.Health.HandlerPrefix, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "{}") })
-	}
-	if cfg.Init.Enabled {
-		external.mux.HandleFunc(cfg.Init.HandlerPrefix, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "{}") })
 	}
 	if cfg.Prometheus.Enabled {
 		internal.mux.Handle(cfg.Prometheus.HandlerPrefix, r.metrics())

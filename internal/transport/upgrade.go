@@ -5,9 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +20,7 @@ import (
 // WebSocketConfig says how WebSocket connections are made and kept. It has no
 // defaults of its own.
 type WebSocketConfig struct {
+	Admission
 	MessageSizeLimit int           // bytes of one message from a client, closed with 1009 above; 0: any
 	CloseTimeout     time.Duration // how long a client may take to answer a close frame
 
@@ -29,15 +28,6 @@ type WebSocketConfig struct {
 	// cf_ws_frame_ping_pong=true.
 	PingInterval time.Duration // 0: none
 	PongTimeout  time.Duration // then the client is disconnected with 3012; 0: pongs are not waited for
-
-	// Admission. Both run in the request's goroutine and may be nil.
-	CheckOrigin func(*http.Request) error // an error is answered 403
-	Admit       func(*http.Request) error // an error is answered 503 with its text
-
-	Headers      []string // lower-case names of the headers that engine.Peer keeps
-	UserIDHeader string   // see engine.Peer.UserHeader; "": none
-
-	Logger *slog.Logger // required
 }
 
 // webSocketEndpoint upgrades requests to connections.
@@ -54,23 +44,16 @@ func NewWebSocket(cfg WebSocketConfig, node Opener, loops *loop.Group) http.Hand
 	return &webSocketEndpoint{config: cfg, node: node, loops: loops}
 }
 
-// refusal is an answer to a request that is not upgraded.
-type refusal struct {
-	status int
-	text   string
-	header [2]string // one more header
-}
-
 func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, no := handshake(r)
 	if no == nil {
-		no = e.admit(r)
+		no = e.config.origin(r)
+	}
+	if no == nil {
+		no = e.config.admit(r)
 	}
 	if no != nil {
-		if no.header[0] != "" {
-			w.Header().Set(no.header[0], no.header[1])
-		}
-		http.Error(w, no.text, no.status)
+		no.write(w)
 		return
 	}
 	kind, protocol := negotiate(r)
@@ -78,7 +61,7 @@ func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		endpoint: e,
 		opening: &opening{
 			response: response(key, protocol),
-			peer:     engine.Peer{Kind: kind, Header: e.keep(r), UserHeader: e.user(r)},
+			peer:     e.config.peer(kind, r),
 		},
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
@@ -120,23 +103,6 @@ func handshake(r *http.Request) (key string, no *refusal) {
 	return key, nil
 }
 
-// admit asks whether the client may come in.
-func (e *webSocketEndpoint) admit(r *http.Request) *refusal {
-	if check := e.config.CheckOrigin; check != nil {
-		if err := check(r); err != nil {
-			e.config.Logger.Info("a client was refused for its origin", "remote", r.RemoteAddr, "origin", r.Header.Get("Origin"), "error", err)
-			return &refusal{status: http.StatusForbidden, text: "origin not allowed"}
-		}
-	}
-	if admit := e.config.Admit; admit != nil {
-		if err := admit(r); err != nil {
-			e.config.Logger.Info("a client was refused", "remote", r.RemoteAddr, "error", err)
-			return &refusal{status: http.StatusServiceUnavailable, text: err.Error()}
-		}
-	}
-	return nil
-}
-
 // negotiate chooses the encoding, and the subprotocol to answer if one was
 // offered.
 func negotiate(r *http.Request) (kind *engine.TransportKind, protocol string) {
@@ -175,32 +141,6 @@ func response(key, protocol string) []byte {
 		b = append(b, protocol...)
 	}
 	return append(b, "\r\n\r\n"...)
-}
-
-// keep copies the wanted headers: the request shares memory among all of its
-// headers, and would stay as long as the connection.
-func (e *webSocketEndpoint) keep(r *http.Request) (kept map[string][]string) {
-	for _, name := range e.config.Headers {
-		values := r.Header[http.CanonicalHeaderKey(name)]
-		if name == "host" {
-			values = []string{r.Host}
-		}
-		if len(values) == 0 {
-			continue
-		}
-		if kept == nil {
-			kept = map[string][]string{}
-		}
-		kept[name] = slices.Clone(values)
-	}
-	return kept
-}
-
-func (e *webSocketEndpoint) user(r *http.Request) string {
-	if e.config.UserIDHeader == "" {
-		return ""
-	}
-	return r.Header.Get(e.config.UserIDHeader)
 }
 
 // disconnectFrame is the code and reason that tell a client of a disconnect. A

@@ -36,7 +36,7 @@ func TestRefusedUpgrades(t *testing.T) {
 		{"origin", "https://good", "https://evil", 403, "", ""},
 		{"node is full", "Origin: https://good\r\n", "X-Full: 1\r\n", 503, "", ""},
 	}
-	cfg := WebSocketConfig{
+	cfg := WebSocketConfig{Admission: Admission{
 		CheckOrigin: func(r *http.Request) error {
 			if o := r.Header.Get("Origin"); o != "" && o != "https://good" {
 				return errors.New("not in the list")
@@ -49,7 +49,7 @@ func TestRefusedUpgrades(t *testing.T) {
 			}
 			return nil
 		},
-	}
+	}}
 	s := serve(t, false, cfg, nil)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

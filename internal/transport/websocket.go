@@ -1,5 +1,3 @@
-// Package transport is how clients' messages come and go: over WebSocket
-// connections. It knows frames and connections, nothing of commands or channels.
 package transport
 
 import (
@@ -15,21 +13,6 @@ import (
 	"github.com/volute-io/volute/internal/loop"
 	"github.com/volute-io/volute/internal/wire"
 )
-
-// Session is the engine's side of a client's connection. It is called on the
-// connection's loop.
-type Session interface {
-	// Receive takes one whole message, which is valid during the call.
-	Receive(message []byte)
-	// Closed comes last, once. err is io.EOF if the client left.
-	Closed(err error)
-}
-
-// Opener opens sessions: the engine's node.
-type Opener interface {
-	// Open is called on loop l when a client has connected.
-	Open(l *loop.Loop, t engine.Transport, p engine.Peer) Session
-}
 
 // webSocketKinds has one kind per encoding and way to ping. The official server
 // takes a message for what its bytes are, whatever its opcode; so do we, but

@@ -103,6 +103,18 @@ type server struct {
 
 func serve(t testing.TB, portable bool, cfg WebSocketConfig, n *node) *server {
 	t.Helper()
+	if cfg.CloseTimeout == 0 {
+		cfg.CloseTimeout = time.Minute
+	}
+	return serveWith(t, portable, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+		cfg.Logger = log
+		return NewWebSocket(cfg, n, loops)
+	})
+}
+
+// serveWith serves any transport on one loop.
+func serveWith(t testing.TB, portable bool, n *node, handler func(log *slog.Logger, n *node, loops *loop.Group) http.Handler) *server {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	loops := loop.New(loop.Config{Loops: 1, Portable: portable, Logger: log})
 	if n == nil {
@@ -114,12 +126,9 @@ func serve(t testing.TB, portable bool, cfg WebSocketConfig, n *node) *server {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- loops.Run(ctx) }()
-	if cfg.CloseTimeout == 0 {
-		cfg.CloseTimeout = time.Minute
-	}
-	cfg.Logger = log
-	s := &server{node: n, http: httptest.NewServer(NewWebSocket(cfg, n, loops))}
+	s := &server{node: n, http: httptest.NewServer(handler(log, n, loops))}
 	t.Cleanup(func() {
+		s.http.CloseClientConnections()
 		s.http.Close()
 		cancel()
 		if err := <-ended; err != nil {
@@ -674,7 +683,7 @@ func TestKindsAreSingle(t *testing.T) {
 }
 
 func TestPeer(t *testing.T) {
-	cfg := WebSocketConfig{Headers: []string{"authorization", "host", "x-none"}, UserIDHeader: "X-User"}
+	cfg := WebSocketConfig{Admission: Admission{Headers: []string{"authorization", "host", "x-none"}, UserIDHeader: "X-User"}}
 	s := serve(t, false, cfg, nil)
 	_, session, _ := s.dial(t, "/", "Authorization: a\r\nAuthorization: b\r\nX-User: 42\r\nCookie: c\r\n", nil)
 	p := session.peer
