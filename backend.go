@@ -1,6 +1,9 @@
 package volute
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Backend decides what happens to a client's event.
 //
@@ -16,6 +19,10 @@ import "context"
 type Backend interface {
 	Handle(ctx context.Context, ev Event) (Reply, error)
 }
+
+// ErrUnreachable is in the error of a Backend that could not be got hold of, or
+// broke off: somebody else may be asked, or the same one later.
+var ErrUnreachable = errors.New("backend unreachable")
 
 // BackendFunc is a function that is a Backend.
 type BackendFunc func(ctx context.Context, ev Event) (Reply, error)
