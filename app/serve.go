@@ -9,10 +9,12 @@ import (
 	"net"
 	"path"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/codec"
+	"github.com/volute-io/volute/proto/lifecyclepb"
 	"github.com/volute-io/volute/proto/proxypb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -63,29 +65,32 @@ func ServeBackend(ctx context.Context, l net.Listener, b volute.Backend, log *sl
 	return nil
 }
 
-// RegisterBackend adds the CentrifugoProxy service, answered by b, to a gRPC
-// server. Incoming metadata becomes Event.Header. What is neither a reply nor an
+// RegisterBackend adds the CentrifugoProxy service and its extension
+// VoluteLifecycle, answered by b, to a gRPC server. Incoming metadata becomes Event.Header. What is neither a reply nor an
 // *volute.Error nor a *volute.Disconnect is answered with a gRPC status, which
 // says why: DeadlineExceeded, Canceled, Unimplemented (errors.ErrUnsupported),
 // the status that the error carries, else Internal. Panics are caught, logged
 // and Internal.
 func RegisterBackend(s grpc.ServiceRegistrar, b volute.Backend, log *slog.Logger) {
 	f := &face{b, log}
-	desc := &grpc.ServiceDesc{
-		ServiceName: proxypb.CentrifugoProxy_ServiceDesc.ServiceName,
-		HandlerType: (*any)(nil),
-		Metadata:    proxypb.CentrifugoProxy_ServiceDesc.Metadata,
+	services := map[string]*grpc.ServiceDesc{proxypb.CentrifugoProxy_ServiceDesc.ServiceName: {
+		Metadata: proxypb.CentrifugoProxy_ServiceDesc.Metadata,
 		Streams: []grpc.StreamDesc{
 			{StreamName: path.Base(proxypb.CentrifugoProxy_SubscribeUnidirectional_FullMethodName), Handler: f.unidirectional, ServerStreams: true},
 			{StreamName: path.Base(proxypb.CentrifugoProxy_SubscribeBidirectional_FullMethodName), Handler: f.bidirectional, ServerStreams: true, ClientStreams: true},
 		},
-	}
+	}, lifecyclepb.VoluteLifecycle_ServiceDesc.ServiceName: {
+		Metadata: lifecyclepb.VoluteLifecycle_ServiceDesc.Metadata,
+	}}
 	for _, kind := range volute.Kinds() {
-		if method := codec.Method(kind); method != "" {
-			desc.Methods = append(desc.Methods, grpc.MethodDesc{MethodName: path.Base(method), Handler: f.method(kind)})
-		}
+		service, method := path.Split(codec.Method(kind))
+		desc := services[strings.Trim(service, "/")]
+		desc.Methods = append(desc.Methods, grpc.MethodDesc{MethodName: method, Handler: f.method(kind)})
 	}
-	s.RegisterService(desc, nil)
+	for name, desc := range services {
+		desc.ServiceName, desc.HandlerType = name, (*any)(nil)
+		s.RegisterService(desc, nil)
+	}
 }
 
 // face is a backend as a gRPC service.

@@ -47,9 +47,6 @@ func Missing(cfg *Config) []Finding {
 		if ns.SubscriptionType != "" && ns.SubscriptionType != "stream" {
 			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: ns.SubscriptionType + ": this version does not have it", Fix: "remove it"})
 		}
-		if ns.SubscribeStreamProxyEnabled {
-			found = append(found, Finding{Severity: config.Error, Key: key + ".subscribe_stream_proxy_enabled", Message: "this version does not have it", Fix: "use subscribe_proxy_enabled"})
-		}
 	}
 	return found
 }

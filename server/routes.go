@@ -15,12 +15,6 @@ import (
 	"github.com/volute-io/volute/internal/config"
 )
 
-// Limits of a backend that the configuration has no keys for.
-const (
-	maxOut   = 1024 // events that are out at one backend at once
-	maxQueue = 4096 // events that wait for it
-)
-
 // routes is the table of who answers what, and what stands behind it.
 type routes struct {
 	server  *Server
@@ -43,12 +37,20 @@ func newRoutes(s *Server) (*routes, error) {
 		}
 	}
 	cfg := s.cfg
-	if c := &cfg.Client.Proxy.Connect; c.Enabled {
-		add(volute.KindConnect, "", "client.proxy.connect", &c.Proxy)
+	for _, rule := range []struct {
+		kind  volute.Kind
+		key   string
+		proxy *config.EventProxy
+	}{
+		{volute.KindConnect, "client.proxy.connect", &cfg.Client.Proxy.Connect},
+		{volute.KindRefresh, "client.proxy.refresh", &cfg.Client.Proxy.Refresh},
+		{volute.KindDisconnected, "client.proxy.disconnected", &cfg.Client.Proxy.Disconnected},
+	} {
+		if rule.proxy.Enabled {
+			add(rule.kind, "", rule.key, &rule.proxy.Proxy)
+		}
 	}
-	if c := &cfg.Client.Proxy.Refresh; c.Enabled {
-		add(volute.KindRefresh, "", "client.proxy.refresh", &c.Proxy)
-	}
+	proxies := &cfg.Channel.Proxy
 	channels := append([]config.Namespace{{ChannelOptions: cfg.Channel.WithoutNamespace}}, cfg.Channel.Namespaces...)
 	for i := range channels {
 		ns := &channels[i]
@@ -59,9 +61,13 @@ func newRoutes(s *Server) (*routes, error) {
 			key     string
 			proxy   *config.Proxy
 		}{
-			{volute.KindSubscribe, ns.SubscribeProxyEnabled, ns.SubscribeProxyName, "channel.proxy.subscribe", &cfg.Channel.Proxy.Subscribe},
-			{volute.KindPublish, ns.PublishProxyEnabled, ns.PublishProxyName, "channel.proxy.publish", &cfg.Channel.Proxy.Publish},
-			{volute.KindSubRefresh, ns.SubRefreshProxyEnabled, ns.SubRefreshProxyName, "channel.proxy.sub_refresh", &cfg.Channel.Proxy.SubRefresh},
+			{volute.KindSubscribe, ns.SubscribeProxyEnabled, ns.SubscribeProxyName, "channel.proxy.subscribe", &proxies.Subscribe},
+			{volute.KindSubscribe, ns.SubscribeStreamProxyEnabled, ns.SubscribeStreamProxyName, "channel.proxy.subscribe_stream", &proxies.SubscribeStream},
+			{volute.KindPublish, ns.PublishProxyEnabled, ns.PublishProxyName, "channel.proxy.publish", &proxies.Publish},
+			{volute.KindSubRefresh, ns.SubRefreshProxyEnabled, ns.SubRefreshProxyName, "channel.proxy.sub_refresh", &proxies.SubRefresh},
+			{volute.KindUnsubscribed, ns.UnsubscribedProxyEnabled, ns.UnsubscribedProxyName, "channel.proxy.unsubscribed", &proxies.Unsubscribed},
+			{volute.KindNotifyChannelState, ns.StateProxyEnabled, ns.StateProxyName, "channel.proxy.state", &proxies.State},
+			{volute.KindNotifyCacheEmpty, ns.CacheEmptyProxyEnabled, ns.CacheEmptyProxyName, "channel.proxy.cache_empty", &proxies.CacheEmpty},
 		} {
 			if rule.enabled {
 				key, p := r.named(rule.name, rule.key, rule.proxy)
@@ -120,7 +126,7 @@ func (r *routes) add(kind volute.Kind, namespace, key string, p *config.Proxy) e
 			names[i] = m.Name
 		}
 		rule.Name = strings.Join(names, ",")
-		rule.Backend = backend.NewBalance(backend.BalanceConfig{Members: members, Logger: r.server.log})
+		rule.Backend = backend.NewBalance(backend.BalanceConfig{Members: members, RetryAll: p.RepeatUnsafe, Logger: r.server.log})
 	} else if endpoints[0] == appEndpoint && len(r.server.options.interceptors) == 0 {
 		rule.InlineFor = a.Inline
 	}
@@ -151,9 +157,11 @@ const appEndpoint = "app://"
 // appByDefault sends every event to the Go services of a program whose
 // configuration names no endpoint at all.
 func appByDefault(cfg *Config) {
+	own, channel := &cfg.Client.Proxy, &cfg.Channel.Proxy
 	events := []*config.Proxy{
-		&cfg.Client.Proxy.Connect.Proxy, &cfg.Client.Proxy.Refresh.Proxy, &cfg.RPC.Proxy,
-		&cfg.Channel.Proxy.Subscribe, &cfg.Channel.Proxy.Publish, &cfg.Channel.Proxy.SubRefresh,
+		&own.Connect.Proxy, &own.Refresh.Proxy, &own.Disconnected.Proxy, &cfg.RPC.Proxy,
+		&channel.Subscribe, &channel.SubscribeStream, &channel.Publish, &channel.SubRefresh,
+		&channel.Unsubscribed, &channel.State, &channel.CacheEmpty,
 	}
 	if cfg.Backend != "" || len(cfg.Proxies) > 0 || slices.ContainsFunc(events, func(p *config.Proxy) bool { return len(p.Endpoints) > 0 }) {
 		return
@@ -161,7 +169,7 @@ func appByDefault(cfg *Config) {
 	for _, p := range events {
 		p.Endpoints = []string{appEndpoint}
 	}
-	cfg.Client.Proxy.Connect.Enabled, cfg.Client.Proxy.Refresh.Enabled = true, true
+	own.Connect.Enabled, own.Refresh.Enabled, own.Disconnected.Enabled = true, true, true
 	cfg.RPC.WithoutNamespace.ProxyEnabled = true
 	if len(cfg.RPC.Namespaces) == 0 {
 		cfg.RPC.NamespaceBoundary = "" // the app alone knows what its methods are called
@@ -176,7 +184,10 @@ func appByDefault(cfg *Config) {
 		options = append(options, &cfg.Channel.Namespaces[i].ChannelOptions)
 	}
 	for _, o := range options {
-		o.SubscribeProxyEnabled, o.PublishProxyEnabled, o.SubRefreshProxyEnabled = true, true, true
+		o.UnsubscribedProxyEnabled, o.StateProxyEnabled, o.CacheEmptyProxyEnabled = true, true, true
+		if !o.SubscribeStreamProxyEnabled { // a stream is its own channel's judge
+			o.SubscribeProxyEnabled, o.PublishProxyEnabled, o.SubRefreshProxyEnabled = true, true, true
+		}
 	}
 }
 
@@ -184,7 +195,7 @@ func appByDefault(cfg *Config) {
 // of one host share nothing but the host.
 func (r *routes) backend(endpoint string, p *config.Proxy) (volute.Backend, string, error) {
 	s := r.server
-	limits := backend.Limits{Timeout: p.Timeout, Concurrency: maxOut, Queue: maxQueue}
+	limits := backend.Limits{Timeout: p.Timeout, Concurrency: p.MaxConcurrency, Queue: p.MaxQueueSize}
 	forward := backend.Forward{Emulated: p.EmulatedHeaders, HTTP: p.HTTPHeaders, Metadata: p.GRPCMetadata}
 	scheme, rest, _ := strings.Cut(endpoint, "://")
 	switch {
@@ -251,8 +262,6 @@ func (r *routes) here(endpoint string) *pool {
 }
 
 func (r *routes) worker(p *pool, c *config.Proxy, f backend.Forward, l backend.Limits) (volute.Backend, string, error) {
-	// The pool has a queue of its own, and bounds it.
-	l.Concurrency, l.Queue = 0, 0
 	b, err := backend.NewWorker(p, backend.WorkerConfig{
 		Name: "worker://" + p.Name(), Codec: p.codec, Limits: l, Forward: f,
 		Binary: c.BinaryEncoding, Meta: c.IncludeConnectionMeta, Logger: r.server.log,
@@ -304,6 +313,7 @@ func (r *routes) http(endpoint string, c *config.Proxy, f backend.Forward, l bac
 	if err != nil {
 		return nil, "", err
 	}
+	r.closers = append(r.closers, b)
 	return b, b.Name(), nil
 }
 

@@ -19,8 +19,9 @@ type Member struct {
 // BalanceConfig configures a Balance.
 type BalanceConfig struct {
 	Members []Member // at least one
-	// RetryAll also gives publish and rpc events to another member when one
-	// cannot be reached. The application must bear handling them twice.
+	// RetryAll also gives publish and rpc events to another member when one breaks
+	// off, though it may have seen them: the application must bear handling them
+	// twice. What a member has not seen goes to another in any case.
 	RetryAll bool
 	// Rest is how long a failing member is left alone at first; each failed
 	// probe doubles it up to MaxRest. 0 = 500ms and 30s.
@@ -33,8 +34,8 @@ type BalanceConfig struct {
 const failuresToRest = 5
 
 // Balance is one backend made of several: each event goes to the member with the
-// fewest events in hand. What one member cannot be reached for is given to
-// another, once. A member that keeps failing is left alone for a while and then
+// fewest events in hand. If one member cannot be reached, another one is asked,
+// once. A member that keeps failing is left alone for a while and then
 // probed with one event at a time.
 type Balance struct {
 	retryAll      bool
@@ -77,7 +78,7 @@ func (b *Balance) Handle(ctx context.Context, ev volute.Event) (volute.Reply, er
 	m, probe := b.pick(retriable, nil)
 	reply, err := b.ask(ctx, ev, m, probe)
 	var u *unreachable
-	if !errors.As(err, &u) || !retriable || len(b.members) == 1 || ctx.Err() != nil {
+	if !errors.As(err, &u) || !retriable && !u.unseen || len(b.members) == 1 || ctx.Err() != nil {
 		return reply, err
 	}
 	m, probe = b.pick(retriable, m)

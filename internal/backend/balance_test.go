@@ -52,7 +52,10 @@ func (f *fake) calls() int {
 	return n
 }
 
-var errRefused = fmt.Errorf("backend x, event y: %w", &unreachable{errors.New("connection refused")})
+var (
+	errRefused = fmt.Errorf("backend x, event y: %w", &unreachable{errors.New("connection refused"), true})
+	errBroken  = fmt.Errorf("backend x, event y: %w", &unreachable{err: errors.New("connection reset")})
+)
 
 func balance(logs *journal, retryAll bool, fakes ...*fake) *Balance {
 	c := BalanceConfig{RetryAll: retryAll, Rest: time.Second, MaxRest: 8 * time.Second, Logger: logs.logger()}
@@ -96,14 +99,17 @@ func TestBalanceRetries(t *testing.T) {
 		retryAll bool
 		retried  bool
 	}{
-		{volute.KindConnect, errRefused, false, true},
-		{volute.KindRefresh, errRefused, false, true},
-		{volute.KindSubscribe, errRefused, false, true},
-		{volute.KindSubRefresh, errRefused, false, true},
-		{volute.KindPublish, errRefused, false, false},
-		{volute.KindRPC, errRefused, false, false},
-		{volute.KindPublish, errRefused, true, true},
-		{volute.KindRPC, errRefused, true, true},
+		{volute.KindConnect, errBroken, false, true},
+		{volute.KindRefresh, errBroken, false, true},
+		{volute.KindSubscribe, errBroken, false, true},
+		{volute.KindSubRefresh, errBroken, false, true},
+		{volute.KindPublish, errBroken, false, false},
+		{volute.KindRPC, errBroken, false, false},
+		{volute.KindPublish, errBroken, true, true},
+		{volute.KindRPC, errBroken, true, true},
+		// What was certainly not seen can do no harm twice.
+		{volute.KindPublish, errRefused, false, true},
+		{volute.KindRPC, errRefused, false, true},
 		{volute.KindConnect, errors.New("status Internal"), false, false},
 		{volute.KindConnect, volute.ErrPermissionDenied, false, false},
 		{volute.KindConnect, volute.DisconnectInvalidToken, false, false},

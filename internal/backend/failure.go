@@ -16,11 +16,14 @@ import (
 )
 
 // unreachable is a failure to get hold of a backend. Another one may be asked
-// instead, unless a second execution would do harm.
-type unreachable struct{ err error }
+// instead, if it has not seen the event or a second execution does no harm.
+type unreachable struct {
+	err    error
+	unseen bool // the backend has certainly not seen the event
+}
 
-func (u *unreachable) Error() string { return u.err.Error() }
-func (u *unreachable) Unwrap() error { return u.err }
+func (u *unreachable) Error() string   { return u.err.Error() }
+func (u *unreachable) Unwrap() []error { return []error{volute.ErrUnreachable, u.err} }
 
 // GRPCStatus is what a server in front tells when it passes the failure on.
 func (u *unreachable) GRPCStatus() *status.Status {

@@ -154,15 +154,16 @@ func (g *GRPC) failure(ev volute.Event, err error) error {
 	text := s.Message()
 	switch s.Code() {
 	case codes.Unavailable:
+		unseen := strings.Contains(text, "Error while dialing")
 		switch {
 		case strings.Contains(text, "connection refused"):
 			text = "connection refused; is the backend running? " + text
 		case strings.Contains(text, "no such host") || strings.Contains(text, "name resolver error"):
-			text = "host does not resolve; check the endpoint's spelling: " + text
+			text, unseen = "host does not resolve; check the endpoint's spelling: "+text, true
 		default:
 			text = "unavailable: " + text
 		}
-		return &unreachable{errors.New(text)}
+		return &unreachable{errors.New(text), unseen}
 	case codes.DeadlineExceeded:
 		if text == context.DeadlineExceeded.Error() {
 			return context.DeadlineExceeded

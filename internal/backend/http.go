@@ -169,7 +169,7 @@ func (h *HTTP) status(answer *http.Response, body []byte) error {
 	}
 	switch answer.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable:
-		return &unreachable{err}
+		return &unreachable{err: err}
 	}
 	return err
 }
@@ -181,7 +181,7 @@ func httpFailure(err error) error {
 		err = wrapped.Err // the endpoint is named already
 	}
 	if reason, ok := dialing(err); ok {
-		return &unreachable{fmt.Errorf("%s: %w", reason, err)}
+		return &unreachable{fmt.Errorf("%s: %w", reason, err), true}
 	}
 	return err
 }

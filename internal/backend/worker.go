@@ -98,7 +98,7 @@ func (w *Worker) ask(ctx context.Context, ev volute.Event) (volute.Reply, error)
 func workerFailure(err error) error {
 	for _, unseen := range []error{worker.ErrNoWorker, worker.ErrQueueFull, worker.ErrClosed} {
 		if errors.Is(err, unseen) && !errors.Is(err, context.Canceled) {
-			return &unreachable{err}
+			return &unreachable{err, true}
 		}
 	}
 	return err

@@ -172,7 +172,7 @@ func TestWorkerRefusesWhatItCannotSay(t *testing.T) {
 	}
 	w := newWorker(t, nil, WorkerConfig{})
 	for _, ev := range []volute.Event{
-		{Kind: volute.KindDisconnected},
+		{Kind: 200},
 		{Kind: volute.KindSubscribe, Stream: volute.StreamBidirectional},
 	} {
 		if _, err := w.Handle(t.Context(), ev); !errors.Is(err, errors.ErrUnsupported) {

@@ -11,17 +11,14 @@ import (
 	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/codec"
 	"github.com/volute-io/volute/proto/apipb"
+	"github.com/volute-io/volute/proto/lifecyclepb"
 	"github.com/volute-io/volute/proto/proxypb"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 )
-
-// proxyKinds are the kinds that the proxy protocol knows.
-func proxyKinds() []volute.Kind {
-	return volute.Kinds()[:volute.KindNotifyChannelState]
-}
 
 // populate sets every field of m, lists and maps with two elements, and nested
 // messages down to the given depth. Base64 fields stay empty.
@@ -108,7 +105,7 @@ func equal(t *testing.T, what string, got, want proto.Message) {
 // Nothing that a request or response says is lost on its way through an Event
 // or Reply, not even what they have no words for.
 func TestNothingIsLost(t *testing.T) {
-	for _, kind := range proxyKinds() {
+	for _, kind := range volute.Kinds() {
 		t.Run(kind.String(), func(t *testing.T) {
 			req := codec.NewRequest(kind)
 			populate(req.ProtoReflect(), 3)
@@ -136,7 +133,7 @@ func TestNothingIsLost(t *testing.T) {
 }
 
 func TestBinaryRequestComesBack(t *testing.T) {
-	for _, kind := range proxyKinds() {
+	for _, kind := range volute.Kinds() {
 		plain := codec.NewRequest(kind)
 		populate(plain.ProtoReflect(), 3)
 		want, err := codec.Event(kind, plain)
@@ -181,32 +178,35 @@ func TestNames(t *testing.T) {
 		volute.KindRPC:                {"/centrifugal.centrifugo.proxy.CentrifugoProxy/RPC", "rpc"},
 		volute.KindSubRefresh:         {"/centrifugal.centrifugo.proxy.CentrifugoProxy/SubRefresh", "subrefresh"},
 		volute.KindNotifyChannelState: {"/centrifugal.centrifugo.proxy.CentrifugoProxy/NotifyChannelState", "notifychannelstate"},
-		volute.KindDisconnected:       {"", ""},
+		volute.KindDisconnected:       {"/volute.lifecycle.VoluteLifecycle/Disconnected", "disconnected"},
+		0:                             {"", ""},
 	} {
 		if got := [2]string{codec.Method(kind), codec.TypeName(kind)}; got != want {
 			t.Errorf("%v: got %v, want %v", kind, got, want)
 		}
 	}
 	served := map[string]bool{}
-	for _, m := range proxypb.CentrifugoProxy_ServiceDesc.Methods {
-		served["/"+proxypb.CentrifugoProxy_ServiceDesc.ServiceName+"/"+m.MethodName] = true
+	for _, desc := range []*grpc.ServiceDesc{&proxypb.CentrifugoProxy_ServiceDesc, &lifecyclepb.VoluteLifecycle_ServiceDesc} {
+		for _, m := range desc.Methods {
+			served["/"+desc.ServiceName+"/"+m.MethodName] = true
+		}
 	}
 	for _, kind := range volute.Kinds() {
-		if m := codec.Method(kind); m != "" && !served[m] {
-			t.Errorf("%s is no method of the service", m)
+		if m := codec.Method(kind); !served[m] {
+			t.Errorf("%s is no method of the services", m)
 		}
-		if name := codec.TypeName(kind); name != "" && codec.KindOfType(name) != kind {
+		if name := codec.TypeName(kind); codec.KindOfType(name) != kind {
 			t.Errorf("KindOfType(%q) is not %v", name, kind)
 		}
 	}
 	if codec.KindOfType("") != 0 || codec.KindOfType("sub_refresh") != 0 {
 		t.Error("KindOfType knows names that do not exist")
 	}
-	if codec.Request(volute.Event{Kind: volute.KindDisconnected}, codec.Options{}) != nil {
-		t.Error("disconnected has a request")
+	if codec.Request(volute.Event{}, codec.Options{}) != nil {
+		t.Error("an unknown kind has a request")
 	}
-	if _, err := codec.Event(volute.KindDisconnected, &proxypb.RPCRequest{}); err == nil {
-		t.Error("disconnected can be read")
+	if _, err := codec.Event(0, &proxypb.RPCRequest{}); err == nil {
+		t.Error("an unknown kind can be read")
 	}
 	if _, err := codec.Event(volute.KindRPC, &proxypb.ConnectRequest{}); err == nil {
 		t.Error("a connect request passes as rpc")
@@ -271,7 +271,7 @@ func TestResponse(t *testing.T) {
 		"a reply of another kind":        codec.Response(volute.KindRPC, &volute.ConnectReply{}, nil),
 		"an error where none fits":       codec.Response(volute.KindNotifyCacheEmpty, nil, volute.ErrInternal),
 		"a disconnect where none fits":   codec.Response(volute.KindSharedPollRefresh, nil, volute.DisconnectStale),
-		"a kind the proxy does not know": codec.Response(volute.KindUnsubscribed, nil, nil),
+		"a kind the proxy does not know": codec.Response(0, nil, nil),
 	} {
 		if m != nil {
 			t.Errorf("%s has a response: %v", name, m)
@@ -410,7 +410,7 @@ func TestUnmarshalJSON(t *testing.T) {
 
 // Whatever bytes a worker answers with: what can be read can be passed on.
 func FuzzReply(f *testing.F) {
-	for _, kind := range proxyKinds() {
+	for _, kind := range volute.Kinds() {
 		resp := codec.NewResponse(kind)
 		populate(resp.ProtoReflect().Mutable(resp.ProtoReflect().Descriptor().Fields().ByName("result")).Message(), 3)
 		p, err := proto.Marshal(resp)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/proto/lifecyclepb"
 	"github.com/volute-io/volute/proto/proxypb"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -23,7 +24,7 @@ type Options struct {
 	Meta   bool // tell the application the connection's meta
 }
 
-// method is how the proxy protocol spells a kind of event.
+// method is how the proxy protocol, or our extension to it, spells a kind of event.
 type method struct {
 	name     string // gRPC method; in lower case it is RoadRunner's type
 	request  proto.Message
@@ -31,7 +32,10 @@ type method struct {
 	reply    func() volute.Reply
 }
 
-// methods has no entry for kinds that the proxy protocol does not know.
+// extension holds the kinds that a service of our own asks for.
+var extension = map[volute.Kind]bool{volute.KindDisconnected: true, volute.KindUnsubscribed: true}
+
+// methods has an entry for every kind.
 var methods = map[volute.Kind]method{
 	volute.KindConnect: {
 		"Connect", (*proxypb.ConnectRequest)(nil), (*proxypb.ConnectResponse)(nil),
@@ -77,20 +81,32 @@ var methods = map[volute.Kind]method{
 		"NotifyChannelState", (*proxypb.NotifyChannelStateRequest)(nil), (*proxypb.NotifyChannelStateResponse)(nil),
 		func() volute.Reply { return &volute.NotifyReply{Of: volute.KindNotifyChannelState} },
 	},
+	volute.KindDisconnected: {
+		"Disconnected", (*lifecyclepb.DisconnectedRequest)(nil), (*lifecyclepb.DisconnectedResponse)(nil),
+		func() volute.Reply { return &volute.NotifyReply{Of: volute.KindDisconnected} },
+	},
+	volute.KindUnsubscribed: {
+		"Unsubscribed", (*lifecyclepb.UnsubscribedRequest)(nil), (*lifecyclepb.UnsubscribedResponse)(nil),
+		func() volute.Reply { return &volute.NotifyReply{Of: volute.KindUnsubscribed} },
+	},
 }
 
 // Method returns the full gRPC method that a kind of event is sent to, e.g.
-// "/centrifugal.centrifugo.proxy.CentrifugoProxy/Connect"; "" for kinds that
-// the proxy protocol does not know.
+// "/centrifugal.centrifugo.proxy.CentrifugoProxy/Connect"; "" for an unknown
+// kind.
 func Method(kind volute.Kind) string {
-	if m, ok := methods[kind]; ok {
-		return "/" + proxypb.CentrifugoProxy_ServiceDesc.ServiceName + "/" + m.name
+	m, ok := methods[kind]
+	switch {
+	case !ok:
+		return ""
+	case extension[kind]:
+		return "/" + lifecyclepb.VoluteLifecycle_ServiceDesc.ServiceName + "/" + m.name
 	}
-	return ""
+	return "/" + proxypb.CentrifugoProxy_ServiceDesc.ServiceName + "/" + m.name
 }
 
 // TypeName returns what RoadRunner workers are told as the "type" of a kind of
-// event, e.g. "connect" or "subrefresh"; "" for kinds that have none.
+// event, e.g. "connect" or "subrefresh"; "" for an unknown kind.
 func TypeName(kind volute.Kind) string { return strings.ToLower(methods[kind].name) }
 
 // KindOfType is the inverse of TypeName; 0 for an unknown name.
@@ -103,8 +119,8 @@ func KindOfType(name string) volute.Kind {
 	return 0
 }
 
-// NewRequest returns an empty proxy request for a kind of event; nil for kinds
-// that the proxy protocol does not know.
+// NewRequest returns an empty proxy request for a kind of event; nil for an
+// unknown kind.
 func NewRequest(kind volute.Kind) proto.Message { return fresh(methods[kind].request) }
 
 // NewResponse is NewRequest for responses.
@@ -117,8 +133,8 @@ func fresh(like proto.Message) proto.Message {
 	return like.ProtoReflect().New().Interface()
 }
 
-// Request returns the proxy request that tells ev to an application; nil for
-// kinds that the proxy protocol does not know.
+// Request returns the proxy request that tells ev to an application; nil for an
+// event of an unknown kind.
 func Request(ev volute.Event, o Options) proto.Message {
 	msg := NewRequest(ev.Kind)
 	if msg == nil {
@@ -189,7 +205,7 @@ func Reply(kind volute.Kind, m proto.Message) (volute.Reply, error) {
 func isOf(want, got proto.Message) error {
 	switch {
 	case want == nil:
-		return errors.New("the proxy protocol does not know this kind of event")
+		return errors.New("unknown kind of event")
 	case got == nil || !got.ProtoReflect().IsValid(): // a nil response must not pass for an empty one
 		return fmt.Errorf("no message, want a %s", want.ProtoReflect().Descriptor().FullName())
 	case got.ProtoReflect().Descriptor() != want.ProtoReflect().Descriptor():

@@ -45,6 +45,8 @@ func words(x any) []word {
 			{"channels", &x.Channels},
 			{"items", &x.Items},
 			{"events", &x.States},
+			{"code", &x.Code},
+			{"reason", &x.Reason},
 			{"", &x.Unknown},
 		}
 	case *volute.PollItem:

@@ -17,6 +17,9 @@ type Channel struct {
 		MapPublish        Proxy `key:"map_publish"`
 		MapRemove         Proxy `key:"map_remove"`
 		SharedPollRefresh Proxy `key:"shared_poll_refresh" default:"timeout=30s"`
+		Unsubscribed      Proxy `key:"unsubscribed"`
+		State             Proxy `key:"state"`
+		CacheEmpty        Proxy `key:"cache_empty"`
 	} `key:"proxy"`
 	WithoutNamespace      ChannelOptions `key:"without_namespace"`
 	Namespaces            []Namespace    `key:"namespaces" doc:"Named groups of channels; the channel's text before the boundary chooses one."`
@@ -35,7 +38,8 @@ type Namespace struct {
 	ChannelOptions
 }
 
-// ChannelOptions is volute.ChannelOptions with tags: same fields, same names.
+// ChannelOptions is volute.ChannelOptions with tags: same fields, same names, and
+// the switches of notifications, which only routing needs.
 type ChannelOptions struct {
 	Presence           bool `key:"presence" doc:"Keep who is in the channel."`
 	JoinLeave          bool `key:"join_leave" doc:"Publish join and leave messages."`
@@ -81,6 +85,13 @@ type ChannelOptions struct {
 	SubscribeStreamProxyEnabled       bool   `key:"subscribe_stream_proxy_enabled" doc:"A gRPC stream of the backend feeds each subscription."`
 	SubscribeStreamProxyName          string `key:"subscribe_stream_proxy_name" default:"default" doc:"default is channel.proxy.subscribe_stream, else a name of proxies."`
 	SubscribeStreamProxyBidirectional bool   `key:"subscribe_stream_proxy_bidirectional" doc:"Publications of the client go up that stream."`
+
+	UnsubscribedProxyEnabled bool   `key:"unsubscribed_proxy_enabled" doc:"The application is told when a client has left a channel."`
+	UnsubscribedProxyName    string `key:"unsubscribed_proxy_name" default:"default" doc:"default is channel.proxy.unsubscribed, else a name of proxies."`
+	StateProxyEnabled        bool   `key:"state_proxy_enabled" doc:"The application is told when a channel gets its first subscriber and loses its last."`
+	StateProxyName           string `key:"state_proxy_name" default:"default" doc:"default is channel.proxy.state, else a name of proxies."`
+	CacheEmptyProxyEnabled   bool   `key:"cache_empty_proxy_enabled" doc:"The application is told when a client asked for the latest message and there is none."`
+	CacheEmptyProxyName      string `key:"cache_empty_proxy_name" default:"default" doc:"default is channel.proxy.cache_empty, else a name of proxies."`
 
 	SubscriptionType string            `key:"subscription_type" enum:"stream|map|map_clients|map_users|shared_poll" doc:"Kind of subscriptions; empty is stream."`
 	Map              MapOptions        `key:"map"`

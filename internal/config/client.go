@@ -5,8 +5,9 @@ import "time"
 // Client is what concerns connections of clients.
 type Client struct {
 	Proxy struct {
-		Connect EventProxy `key:"connect"`
-		Refresh EventProxy `key:"refresh"`
+		Connect      EventProxy `key:"connect"`
+		Refresh      EventProxy `key:"refresh"`
+		Disconnected EventProxy `key:"disconnected"`
 	} `key:"proxy"`
 	AllowedOrigins    []string `key:"allowed_origins" doc:"Origins of pages that may connect, globs allowed; empty admits only requests without an Origin header, that is no browser."`
 	Token             Token    `key:"token"`

@@ -29,7 +29,8 @@ func (l *loader) derive(c *Config) {
 }
 
 // fillBackend sends every event to backend that has no endpoint of its own, and
-// switches all of them on that the user has not switched off.
+// switches all of them on that the user has not switched off: but not those that
+// only notify the application, which it must want to hear.
 func (l *loader) fillBackend() {
 	backend := l.tree.get("backend").joined()
 	if !backend.scalar() || backend.text == "" {
@@ -49,7 +50,7 @@ func (l *loader) fillBackend() {
 		if own := l.tree.find(e.path + ".endpoint"); own == nil || own.scalar() && own.text == "" {
 			l.tree.put(e.path+".endpoint", backend.clone())
 		}
-		if e.enabled != "" {
+		if e.backend && e.enabled != "" {
 			on(l.tree, e.enabled)
 		}
 	}
@@ -73,7 +74,7 @@ func (l *loader) fillBackend() {
 			continue // a stream cannot be joined with the others
 		}
 		for _, e := range events {
-			if e.backend {
+			if e.backend && e.option != "" {
 				on(n, e.option+"_enabled")
 			}
 		}

@@ -119,6 +119,8 @@ var flatKeys = map[string]string{
 	"publish_proxy_name":                   "channel.without_namespace.publish_proxy_name",
 	"sub_refresh_proxy_name":               "channel.without_namespace.sub_refresh_proxy_name",
 	"subscribe_stream_proxy_name":          "channel.without_namespace.subscribe_stream_proxy_name",
+	"state_proxy_name":                     "channel.without_namespace.state_proxy_name",
+	"cache_empty_proxy_name":               "channel.without_namespace.cache_empty_proxy_name",
 	"channel_max_length":                   "channel.max_length",
 	"channel_private_prefix":               "channel.private_prefix",
 	"channel_namespace_boundary":           "channel.namespace_boundary",
@@ -403,7 +405,7 @@ var removedKeys = []string{
 var proKeys = []string{
 	"license", "database", "database_*", "channel_patterns", "use_singleflight", "brokers", "presence_managers", "*_cel",
 	"keep_latest_publication", "shared_position_sync", "state_events", "proxy_state_*", "proxy_cache_empty_*",
-	"broker_name", "presence_manager_name", "cache_empty_proxy_name", "state_proxy_name", "client_write_delay",
+	"broker_name", "presence_manager_name", "client_write_delay",
 	"client_reply_without_queue", "client_max_messages_in_frame", "client_queue_initial_cap",
 	"clickhouse_analytics", "clickhouse_analytics_*", "push_notifications", "push_notifications_*", "user_status", "user_status_*",
 	"user_block", "user_block_*", "token_revoke", "token_revoke_*", "user_tokens_invalidate", "user_tokens_invalidate_*",

@@ -11,6 +11,9 @@ type Proxy struct {
 	EmulatedHeaders       []string      `key:"emulated_headers" doc:"Headers sent in the connect command that are passed on."`
 	BinaryEncoding        bool          `key:"binary_encoding" doc:"Payloads travel as base64."`
 	IncludeConnectionMeta bool          `key:"include_connection_meta" doc:"Pass the connection's meta on."`
+	MaxConcurrency        int           `key:"max_concurrency" default:"1024" doc:"Events that one endpoint works on at once; 0 is no limit."`
+	MaxQueueSize          int           `key:"max_queue_size" default:"4096" doc:"Events that wait while max_concurrency are under way; one more is answered at once with error 111, which clients try again."`
+	RepeatUnsafe          bool          `key:"repeat_unsafe" doc:"With several endpoints: when one breaks off, publish and rpc events go to another, too, and may be executed twice."`
 	HTTP                  ProxyHTTP     `key:"http"`
 	GRPC                  ProxyGRPC     `key:"grpc"`
 }
@@ -23,8 +26,8 @@ func (p *Proxy) Endpoint() string {
 	return p.Endpoints[0]
 }
 
-// EventProxy is a Proxy with a switch of its own (connect and refresh; the other
-// events are switched on per namespace).
+// EventProxy is a Proxy with a switch of its own (connect, refresh, disconnected; the
+// other events are switched on per namespace).
 type EventProxy struct {
 	Enabled bool `key:"enabled" doc:"Events of this kind go to the endpoint."`
 	Proxy
@@ -66,22 +69,30 @@ type event struct {
 	effect  string                 // what happens while the proxy cannot be reached
 	enabled string                 // path of its switch; "" if each channel's options have one
 	option  string                 // beginning of the channel options *_enabled and *_name
-	backend bool                   // switched on in all channels by backend
-	// route returns that switch and that name.
+	backend bool                   // switched on by backend, in all channels
+	on      func(c *Config) bool   // the value of enabled; nil for rpc, which has namespaces of its own
+	// route returns the channel options' switch and name.
 	route func(o *ChannelOptions) (on bool, name string)
 }
 
 var events = []event{
 	{
-		path: "client.proxy.connect", enabled: "client.proxy.connect.enabled", effect: "clients without a token cannot connect",
+		path: "client.proxy.connect", enabled: "client.proxy.connect.enabled", backend: true, effect: "clients without a token cannot connect",
 		proxy: func(c *Config) *Proxy { return &c.Client.Proxy.Connect.Proxy },
+		on:    func(c *Config) bool { return c.Client.Proxy.Connect.Enabled },
 	},
 	{
-		path: "client.proxy.refresh", enabled: "client.proxy.refresh.enabled", effect: "expiring connections are prolonged by 60 s each time",
+		path: "client.proxy.refresh", enabled: "client.proxy.refresh.enabled", backend: true, effect: "expiring connections are prolonged by 60 s each time",
 		proxy: func(c *Config) *Proxy { return &c.Client.Proxy.Refresh.Proxy },
+		on:    func(c *Config) bool { return c.Client.Proxy.Refresh.Enabled },
 	},
 	{
-		path: "rpc.proxy", enabled: "rpc.without_namespace.proxy_enabled", effect: "calls fail with error 100",
+		path: "client.proxy.disconnected", enabled: "client.proxy.disconnected.enabled", effect: "the application is told later who has gone",
+		proxy: func(c *Config) *Proxy { return &c.Client.Proxy.Disconnected.Proxy },
+		on:    func(c *Config) bool { return c.Client.Proxy.Disconnected.Enabled },
+	},
+	{
+		path: "rpc.proxy", enabled: "rpc.without_namespace.proxy_enabled", backend: true, effect: "calls fail with error 100",
 		proxy: func(c *Config) *Proxy { return &c.RPC.Proxy },
 	},
 	{
@@ -123,6 +134,21 @@ var events = []event{
 			return o.SubscriptionType == "shared_poll", o.SharedPoll.ProxyName
 		},
 	},
+	{
+		path: "channel.proxy.unsubscribed", option: "unsubscribed_proxy", effect: "the application is told later who has left",
+		proxy: func(c *Config) *Proxy { return &c.Channel.Proxy.Unsubscribed },
+		route: func(o *ChannelOptions) (bool, string) { return o.UnsubscribedProxyEnabled, o.UnsubscribedProxyName },
+	},
+	{
+		path: "channel.proxy.state", option: "state_proxy", effect: "the application is told later which channels are in use",
+		proxy: func(c *Config) *Proxy { return &c.Channel.Proxy.State },
+		route: func(o *ChannelOptions) (bool, string) { return o.StateProxyEnabled, o.StateProxyName },
+	},
+	{
+		path: "channel.proxy.cache_empty", option: "cache_empty_proxy", effect: "empty channels stay empty until it is called",
+		proxy: func(c *Config) *Proxy { return &c.Channel.Proxy.CacheEmpty },
+		route: func(o *ChannelOptions) (bool, string) { return o.CacheEmptyProxyEnabled, o.CacheEmptyProxyName },
+	},
 }
 
 // eachRoute calls visit for everything that sends events to a proxy. option is where
@@ -130,10 +156,8 @@ var events = []event{
 func (c *Config) eachRoute(visit func(e *event, option string, on bool, name string)) {
 	for i := range events {
 		switch e := &events[i]; {
-		case e.path == "client.proxy.connect":
-			visit(e, e.path, c.Client.Proxy.Connect.Enabled, "")
-		case e.path == "client.proxy.refresh":
-			visit(e, e.path, c.Client.Proxy.Refresh.Enabled, "")
+		case e.on != nil:
+			visit(e, e.path, e.on(c), "")
 		case e.path == "rpc.proxy":
 			visit(e, "rpc.without_namespace.proxy", c.RPC.WithoutNamespace.ProxyEnabled, c.RPC.WithoutNamespace.ProxyName)
 			for _, n := range c.RPC.Namespaces {

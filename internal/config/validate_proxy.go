@@ -118,7 +118,7 @@ func (v *validator) endpoint(path string, e endpoint, used bool) {
 		v.fail(key, fmt.Sprintf("no worker pool is called %q", e.host), fix)
 	case e.scheme == "app" && !v.options.AppServices:
 		v.fail(key, "app:// are services of a Go program that embeds volute; here is none", "use worker://NAME, grpc://host:port or http(s)://…")
-	case path == "channel.proxy.subscribe_stream" && e.scheme != "grpc" && e.scheme != "target" && used:
+	case path == "channel.proxy.subscribe_stream" && e.scheme != "grpc" && e.scheme != "target" && e.scheme != "app" && used:
 		v.fail(key, "streams need gRPC", "use grpc://host:port")
 	}
 }
