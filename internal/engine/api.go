@@ -45,8 +45,8 @@ func (n *Node) Broadcast(ctx context.Context, r volute.BroadcastRequest) ([]volu
 	return results, nil
 }
 
-// Subscribe implements volute.API.
-func (n *Node) Subscribe(ctx context.Context, r volute.SubscribeRequest) error {
+// subscribeHere is Subscribe on this node.
+func (n *Node) subscribeHere(r volute.SubscribeRequest) error {
 	o, err := n.known(r.Channel)
 	if err != nil {
 		return err
@@ -115,8 +115,8 @@ func (c *call) serverSubscribe(j *joining) error {
 	return c.announce([]*joining{j})
 }
 
-// Unsubscribe implements volute.API.
-func (n *Node) Unsubscribe(ctx context.Context, r volute.UnsubscribeRequest) error {
+// unsubscribeHere is Unsubscribe on this node.
+func (n *Node) unsubscribeHere(r volute.UnsubscribeRequest) error {
 	if r.Channel != "" {
 		if _, err := n.known(r.Channel); err != nil {
 			return err
@@ -131,8 +131,8 @@ func (n *Node) Unsubscribe(ctx context.Context, r volute.UnsubscribeRequest) err
 	})
 }
 
-// Disconnect implements volute.API.
-func (n *Node) Disconnect(ctx context.Context, r volute.DisconnectRequest) error {
+// disconnectHere is Disconnect on this node.
+func (n *Node) disconnectHere(r volute.DisconnectRequest) error {
 	d := r.Disconnect
 	if d == nil {
 		d = volute.DisconnectForceNoReconnect
@@ -144,8 +144,8 @@ func (n *Node) Disconnect(ctx context.Context, r volute.DisconnectRequest) error
 	})
 }
 
-// Refresh implements volute.API.
-func (n *Node) Refresh(ctx context.Context, r volute.RefreshRequest) error {
+// refreshHere is Refresh on this node.
+func (n *Node) refreshHere(r volute.RefreshRequest) error {
 	return n.each(r.Target, func(s *Session) {
 		if r.Expired || r.ExpireAt > 0 && r.ExpireAt <= time.Now().Unix() {
 			s.close(refuse(volute.DisconnectExpired, "expired through the API"))
@@ -233,11 +233,8 @@ func (n *Node) known(channel string) (*volute.ChannelOptions, error) {
 	return o, err
 }
 
-// Channels implements volute.API.
-func (n *Node) Channels(ctx context.Context, pattern string) (map[string]volute.ChannelInfo, error) {
-	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, refuse(volute.ErrBadRequest, "pattern %q: %v", pattern, err)
-	}
+// channelsHere is Channels on this node, for a pattern that is one.
+func (n *Node) channelsHere(pattern string) map[string]volute.ChannelInfo {
 	found := map[string]volute.ChannelInfo{}
 	n.hub.names(func(channel string, _ loopSet) {
 		// A glob's * must cross no separator here: channels are flat.
@@ -255,7 +252,7 @@ func (n *Node) Channels(ctx context.Context, pattern string) (map[string]volute.
 			}
 		})
 	}
-	return found, nil
+	return found
 }
 
 // matches is path.Match with a * that also matches "/".
@@ -265,17 +262,17 @@ func matches(pattern, name string) bool {
 	return ok
 }
 
-// Info implements volute.API.
-func (n *Node) Info(ctx context.Context) (volute.Info, error) {
+// infoHere describes this node.
+func (n *Node) infoHere() volute.NodeInfo {
 	clients, users := n.registry.counts()
 	channels := 0
 	n.hub.names(func(string, loopSet) { channels++ })
-	return volute.Info{Nodes: []volute.NodeInfo{{
+	return volute.NodeInfo{
 		UID: n.uid, Name: n.config.Name, Version: n.config.Version,
 		Clients: clients, Users: users, Channels: channels, Subs: int(n.registry.numSubs.Load()),
 		Uptime: int64(time.Since(n.born).Seconds()),
 		RSS:    residentBytes(),
-	}}}, nil
+	}
 }
 
 // each runs f for every session of a target, on its loop, and returns when all

@@ -11,6 +11,7 @@ import (
 // Config is what a Node needs to know. It has no defaults of its own: zero
 // means off or unlimited unless a field says otherwise.
 type Config struct {
+	UID     string // the node's name in the cluster; "" = a random one
 	Name    string // the node's name in Info
 	Version string // told to clients in the connect reply
 
@@ -25,7 +26,7 @@ type Config struct {
 
 	ChannelLimit        int // subscriptions of one client
 	QueueMaxSize        int // unsent bytes of one client, then it is slow
-	UserConnectionLimit int // connections of one user on this node
+	UserConnectionLimit int // connections of one user, on all nodes
 	ConnectionLimit     int // connections on this node
 	Concurrency         int // commands of one client that may be out together; 0 = 1
 

@@ -43,18 +43,23 @@ func (c *call) connect(req *wire.ConnectRequest) error {
 	if err != nil {
 		return err
 	}
+	release, err := s.node().claim(c.ctx, cred.user, s.ID())
+	if err != nil {
+		return err
+	}
 	err = c.do(func() error {
 		err := s.identify(cred)
 		c.self = s.clientInfo()
 		return err
 	})
+	release(err == nil)
 	if err != nil {
 		return err
 	}
 	for i, j := range joins {
 		if err := c.join(j); err != nil {
 			c.abandon(joins[:i+1])
-			_ = c.do(func() error { s.node().registry.withdraw(s); return nil })
+			_ = c.do(func() error { s.withdraw(); return nil })
 			return err
 		}
 	}

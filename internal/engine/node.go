@@ -9,6 +9,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type Node struct {
 	registry *registry
 	emulated *emulated
 	hooks    *hooks
+	cluster  *cluster // nil: the node is alone
 	counters nodeCounters
 
 	ctx  context.Context // of everything that no client waits for; ends with Run
@@ -70,7 +72,7 @@ func New(c Config, p Parts) (*Node, error) {
 		return nil, fmt.Errorf("%d event loops are more than 64", n)
 	}
 	n := &Node{
-		config: c, rules: rules, uid: uuid.NewString(), born: time.Now(), log: p.Logger,
+		config: c, rules: rules, uid: cmp.Or(c.UID, uuid.NewString()), born: time.Now(), log: p.Logger,
 		broker: p.Broker, presence: p.Presence, router: p.Router, verifier: p.Verifier,
 		immediate:         answersFromMemory(p.Broker) && answersFromMemory(p.Presence),
 		verifierImmediate: p.Verifier == nil || answersFromMemory(p.Verifier),
@@ -79,6 +81,7 @@ func New(c Config, p Parts) (*Node, error) {
 		emulated:          newEmulated(),
 	}
 	n.hooks = newHooks(n)
+	n.cluster = newCluster(n, p.Bus)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for i := range p.Loops.Len() {
 		l := p.Loops.Loop(i)
@@ -99,6 +102,7 @@ func answersFromMemory(part any) bool {
 func (n *Node) Run(ctx context.Context) error {
 	var telling sync.WaitGroup
 	telling.Go(func() { n.hooks.run(ctx) })
+	telling.Go(func() { n.cluster.run(ctx) })
 	err := n.broker.Run(ctx, n.deliver)
 	n.stop()
 	n.work.Wait()

@@ -104,6 +104,7 @@ func (s *Session) tick() {
 	if s.state == stateClosed {
 		return
 	}
+	n.keepPlace(s.userID(), s.ID())
 	s.renewPresence(renew)
 	s.checkPositions(check)
 }

@@ -391,6 +391,7 @@ func (s *Session) end(d volute.Disconnect) {
 	if s.more != nil && s.more.session != "" {
 		s.node().emulated.remove(s.more.session)
 	}
+	s.withdraw()
 	s.node().registry.close(s)
 	s.node().depart(gone)
 }
