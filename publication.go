@@ -46,6 +46,9 @@ const (
 	// DeliverGap: something of this channel may have been lost on the way.
 	// Positioned sessions must recover; the others are not told.
 	DeliverGap
+	// DeliverReset: the channel's keys and stream were cleared. Its subscribers
+	// must load it again.
+	DeliverReset
 )
 
 // Delivery is what a Broker carries between nodes for one channel. It is

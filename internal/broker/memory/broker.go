@@ -18,8 +18,9 @@ const (
 	// of two, to pick one by a mask.
 	shards = 128
 	// sweepInterval is how often Run frees what has expired in shards that
-	// nobody touches. Operations never see expired things, whatever this is.
-	sweepInterval = 10 * time.Second
+	// nobody touches. Operations never see expired things, whatever this is, but
+	// subscribers of map channels are told of expired keys then.
+	sweepInterval = time.Second
 	// defaultIdempotencyTTL is the contract's.
 	defaultIdempotencyTTL = 5 * time.Minute
 	// idempotencyLimit bounds the keys remembered in one shard. Beyond it the
@@ -37,7 +38,8 @@ type Config struct {
 	PresenceTTL time.Duration
 }
 
-// Broker implements volute.Broker, volute.Presence and volute.Immediate.
+// Broker implements volute.Broker, volute.MapBroker, volute.Presence and
+// volute.Immediate.
 type Broker struct {
 	cfg    Config
 	start  time.Time
@@ -290,6 +292,7 @@ func (Bus) Run(ctx context.Context, _ func(from string, msg []byte)) error {
 
 var (
 	_ volute.Broker    = (*Broker)(nil)
+	_ volute.MapBroker = (*Broker)(nil)
 	_ volute.Presence  = (*Broker)(nil)
 	_ volute.Immediate = (*Broker)(nil)
 	_ volute.Bus       = Bus{}

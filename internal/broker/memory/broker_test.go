@@ -26,6 +26,49 @@ func TestBroker(t *testing.T) {
 	brokertest.Run(t, func(t *testing.T) volute.Broker { return New(config(t)) }, brokertest.Options{FakeTime: true})
 }
 
+func TestMapBroker(t *testing.T) {
+	brokertest.RunMap(t, func(t *testing.T) volute.Broker { return New(config(t)) }, brokertest.Options{FakeTime: true})
+}
+
+// TestMapSweep makes sure that keys that expired or were removed, and channels
+// without keys, cost no memory.
+func TestMapSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(config(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- b.Run(ctx, func(string, volute.Delivery) {}) }()
+		keep := volute.MapKeep{KeyTTL: time.Minute}
+		publish := func(channel, key string, removed bool) {
+			if _, err := b.MapPublish(ctx, channel, &volute.Publication{Key: key, Removed: removed}, volute.MapPublishOptions{MapKeep: keep}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 1000 {
+			publish(fmt.Sprint("ch", i), "x", false)
+			publish("one", fmt.Sprint(i), false)
+			publish("one", fmt.Sprint(i/2), true)
+		}
+		order := count(b, func(s *shard) (n int) {
+			if c := s.channels["one"]; c != nil {
+				n = len(c.stream.keys.order)
+			}
+			return n
+		})
+		if order > 1001 {
+			t.Errorf("%d places are kept for 500 keys", order)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := count(b, func(s *shard) int { return len(s.channels) + len(s.expiry) }); n != 0 {
+			t.Errorf("%d expired things are kept", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestPresence(t *testing.T) {
 	brokertest.RunPresence(t, func(t *testing.T) volute.Presence { return New(config(t)) },
 		brokertest.Options{FakeTime: true, PresenceTTL: time.Minute})

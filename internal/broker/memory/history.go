@@ -10,12 +10,13 @@ import (
 )
 
 // stream is the history of a channel and its position. It lives while there
-// are publications, and for its meta TTL after the last operation.
+// are publications or keys, and for its meta TTL after the last operation.
 type stream struct {
 	channel      string
 	epoch        string
 	top          uint64                // offset of the latest publication ever
 	publications []*volute.Publication // oldest first, without holes
+	keys         *keys                 // of a map channel; else nil
 
 	version      uint64
 	versionEpoch string
@@ -159,10 +160,17 @@ func (b *Broker) RemoveHistory(ctx context.Context, channel string) error {
 
 // next is when something of the stream expires.
 func (t *stream) next() time.Duration {
-	if len(t.publications) > 0 {
-		return t.expireAt
+	next := t.metaExpireAt
+	if t.keys != nil && len(t.keys.byName) > 0 {
+		next = t.keys.next()
 	}
-	return t.metaExpireAt
+	if len(t.publications) > 0 {
+		next = min(next, t.expireAt)
+		if t.keys == nil {
+			next = t.expireAt // the position outlives them
+		}
+	}
+	return next
 }
 
 // schedule makes sure that the shard looks at the stream when something of it
@@ -186,6 +194,7 @@ func (s *shard) expireStreams(now time.Duration) {
 		if t.expireAt <= now {
 			t.publications = nil
 		}
+		s.expireKeys(t, now)
 		if next := t.next(); next > now {
 			t.lookAt = next
 			heap.Fix(&s.expiry, 0)
