@@ -77,6 +77,37 @@ func (c client) History(ctx context.Context, r volute.HistoryRequest) (volute.Hi
 	return do[volute.HistoryResult](ctx, c, "history", &r)
 }
 
+func (c client) MapPublish(ctx context.Context, r volute.MapPublishRequest) (volute.MapPublishResult, error) {
+	return do[volute.MapPublishResult](ctx, c, "map_publish", &r)
+}
+
+func (c client) MapRemove(ctx context.Context, r volute.MapRemoveRequest) (volute.MapPublishResult, error) {
+	return do[volute.MapPublishResult](ctx, c, "map_remove", &r)
+}
+
+func (c client) MapReadState(ctx context.Context, r volute.MapStateRequest) (volute.MapPage, error) {
+	return do[volute.MapPage](ctx, c, "map_read_state", &r)
+}
+
+func (c client) MapReadStream(ctx context.Context, r volute.MapStreamRequest) (volute.HistoryResult, error) {
+	result, err := do[mapStream](ctx, c, "map_read_stream", &r)
+	return volute.HistoryResult(result), err
+}
+
+func (c client) MapStats(ctx context.Context, channel string) (volute.MapStats, error) {
+	return do[volute.MapStats](ctx, c, "map_stats", (*channelRequest)(&channel))
+}
+
+func (c client) MapClear(ctx context.Context, channel string) error {
+	_, err := do[nothing](ctx, c, "map_clear", (*channelRequest)(&channel))
+	return err
+}
+
+func (c client) SharedPollPublish(ctx context.Context, r volute.SharedPollPublishRequest) error {
+	_, err := do[nothing](ctx, c, "shared_poll_publish", &r)
+	return err
+}
+
 func (c client) HistoryRemove(ctx context.Context, channel string) error {
 	_, err := do[nothing](ctx, c, "history_remove", (*channelRequest)(&channel))
 	return err

@@ -123,6 +123,11 @@ func putMessages(m protoreflect.Message, fd protoreflect.FieldDescriptor, at any
 		putList(m, fd, *at, binary)
 	case *[]*volute.Publication:
 		putList(m, fd, *at, binary)
+	case *mapEntries:
+		list := m.Mutable(fd).List()
+		for _, p := range *at {
+			write(list.AppendMutable().Message(), words((*mapEntry)(p)), binary)
+		}
 	case *[]volute.PollItem:
 		putList(m, fd, pointers(*at), binary)
 	case *[]volute.ChannelState:
@@ -301,6 +306,15 @@ func getMessages(fd protoreflect.FieldDescriptor, v protoreflect.Value, at any) 
 		*at, err = getList[volute.FilterNode](v)
 	case *[]*volute.Publication:
 		*at, err = getList[volute.Publication](v)
+	case *mapEntries:
+		list := v.List()
+		*at = make(mapEntries, list.Len())
+		for i := range *at {
+			(*at)[i] = new(volute.Publication)
+			if _, err := read(list.Get(i).Message(), words((*mapEntry)((*at)[i])), false); err != nil {
+				return err
+			}
+		}
 	case *[]volute.PollItem:
 		*at, err = getValues[volute.PollItem](v)
 	case *[]volute.ChannelState:

@@ -114,13 +114,32 @@ var single = []*Operation{
 		return api.Info(ctx)
 	}),
 	refused("rpc", 10, volute.ErrMethodNotFound), // extensions register methods; there are none
-	refused("map_publish", -1, volute.ErrNotAvailable),
-	refused("map_remove", -1, volute.ErrNotAvailable),
-	refused("map_read_state", -1, volute.ErrNotAvailable),
-	refused("map_read_stream", -1, volute.ErrNotAvailable),
-	refused("map_stats", -1, volute.ErrNotAvailable),
-	refused("map_clear", -1, volute.ErrNotAvailable),
-	refused("shared_poll_publish", -1, volute.ErrNotAvailable),
+	operation("map_publish", -1, optional(volute.MapAPI.MapPublish)),
+	operation("map_remove", -1, optional(volute.MapAPI.MapRemove)),
+	operation("map_read_state", -1, optional(volute.MapAPI.MapReadState)),
+	operation("map_read_stream", -1, optional(func(api volute.MapAPI, ctx context.Context, r volute.MapStreamRequest) (mapStream, error) {
+		result, err := api.MapReadStream(ctx, r)
+		return mapStream(result), err
+	})),
+	operation("map_stats", -1, optional(func(api volute.MapAPI, ctx context.Context, r channelRequest) (volute.MapStats, error) {
+		return api.MapStats(ctx, string(r))
+	})),
+	operation("map_clear", -1, optional(func(api volute.MapAPI, ctx context.Context, r channelRequest) (nothing, error) {
+		return nothing{}, api.MapClear(ctx, string(r))
+	})),
+	operation("shared_poll_publish", -1, optional(func(api volute.SharedPollAPI, ctx context.Context, r volute.SharedPollPublishRequest) (nothing, error) {
+		return nothing{}, api.SharedPollPublish(ctx, r)
+	})),
+}
+
+// optional is for calls of an interface that an API need not have.
+func optional[I, Q, R any](call func(I, context.Context, Q) (R, error)) func(volute.API, context.Context, Q) (R, error) {
+	return func(api volute.API, ctx context.Context, q Q) (r R, err error) {
+		if more, ok := api.(I); ok {
+			return call(more, ctx, q)
+		}
+		return r, volute.ErrNotAvailable
+	}
 }
 
 // describe finds the messages of an operation by its name.

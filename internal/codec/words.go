@@ -21,6 +21,9 @@ type (
 	presence       map[string]volute.ClientInfo
 	channels       map[string]volute.ChannelInfo
 	broadcasts     []volute.BroadcastResult
+	mapStream      volute.HistoryResult
+	mapEntries     []*volute.Publication
+	mapEntry       volute.Publication
 )
 
 // words returns the vocabulary of the value that x points to: the one table
@@ -91,6 +94,9 @@ func words(x any) []word {
 		return nil
 	}
 	if w := replyWords(x); w != nil {
+		return w
+	}
+	if w := mapWords(x); w != nil {
 		return w
 	}
 	return apiWords(x)
@@ -184,6 +190,76 @@ func replyWords(x any) []word {
 		}
 	case *volute.NotifyReply:
 		return []word{{"populated", &x.Populated}, {"", &x.Unknown}}
+	}
+	return nil
+}
+
+func mapWords(x any) []word {
+	switch x := x.(type) {
+	case *volute.MapPublishRequest:
+		return []word{
+			{"channel", &x.Channel},
+			{"key", &x.Key},
+			{"data", &x.Data},
+			{"stream_data", &x.StreamData},
+			{"tags", &x.Tags},
+			{"idempotency_key", &x.IdempotencyKey},
+			{"delta", &x.Delta},
+			{"version", &x.Version},
+			{"version_epoch", &x.VersionEpoch},
+			{"score", &x.Score},
+			{"key_mode", &x.KeyMode},
+		}
+	case *volute.MapRemoveRequest:
+		return []word{{"channel", &x.Channel}, {"key", &x.Key}, {"idempotency_key", &x.IdempotencyKey}}
+	case *volute.MapPublishResult:
+		return append(words(&x.Position),
+			word{"suppressed", &x.Suppressed},
+			word{"suppress_reason", &x.SuppressReason})
+	case *volute.MapStateRequest:
+		return []word{
+			{"channel", &x.Channel},
+			{"cursor", &x.Cursor},
+			{"limit", &x.Limit},
+			{"key", &x.Key},
+			{"asc", &x.Asc},
+			{"revision_offset", &x.Revision.Offset},
+			{"revision_epoch", &x.Revision.Epoch},
+		}
+	case *volute.MapPage:
+		return append(words(&x.Position),
+			word{"entries", (*mapEntries)(&x.Entries)},
+			word{"cursor", &x.Cursor})
+	case *volute.MapStreamRequest:
+		return []word{
+			{"channel", &x.Channel},
+			{"since_offset", &x.Since.Offset},
+			{"since_epoch", &x.Since.Epoch},
+			{"limit", &x.Limit},
+			{"reverse", &x.Reverse},
+		}
+	case *mapStream:
+		return append(words(&x.Position), word{"entries", (*mapEntries)(&x.Publications)})
+	case *mapEntry:
+		return []word{
+			{"key", &x.Key},
+			{"data", &x.Data},
+			{"tags", &x.Tags},
+			{"offset", &x.Offset},
+			{"score", &x.Score},
+			{"removed", &x.Removed},
+			{"time", &x.Time},
+		}
+	case *volute.MapStats:
+		return []word{{"num_keys", &x.Keys}}
+	case *volute.SharedPollPublishRequest:
+		return []word{
+			{"channel", &x.Channel},
+			{"key", &x.Key},
+			{"data", &x.Data},
+			{"version", &x.Version},
+			{"epoch", &x.Epoch},
+		}
 	}
 	return nil
 }
