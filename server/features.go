@@ -14,9 +14,7 @@ func Missing(cfg *Config) []Finding {
 		key      string
 		fix      string
 	}{
-		{cfg.Engine.Type != "" && cfg.Engine.Type != "memory", config.Error, "engine.type", "only memory is there; remove it"},
-		{cfg.Broker.Enabled && cfg.Broker.Type != "memory", config.Error, "broker.type", "only memory is there; remove the section"},
-		{cfg.PresenceManager.Enabled && cfg.PresenceManager.Type != "memory", config.Error, "presence_manager.type", "only memory is there; remove the section"},
+		{cfg.Broker.Enabled && cfg.Broker.Type != "memory" && cfg.Broker.Type != "redis", config.Error, "broker.type", "memory and redis are there"},
 		{cfg.HTTPServer.TLSAutocert.Enabled, config.Error, "http_server.tls_autocert", "give http_server.tls a certificate"},
 		{cfg.HTTPServer.HTTP3.Enabled, config.Warning, "http_server.http3", ""},
 		{cfg.SSE.Enabled, config.Warning, "sse", "clients use WebSocket"},

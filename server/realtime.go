@@ -10,12 +10,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/api"
-	"github.com/volute-io/volute/internal/broker/memory"
 	"github.com/volute-io/volute/internal/engine"
 	"github.com/volute-io/volute/internal/loop"
 	"github.com/volute-io/volute/internal/transport"
@@ -34,7 +34,7 @@ type realtime struct {
 	log    *slog.Logger
 	routes *routes
 	loops  *loop.Group
-	broker *memory.Broker
+	stores *stores
 	node   *engine.Node
 	gate   *gate
 
@@ -54,9 +54,13 @@ func newRealtime(s *Server) (*realtime, error) {
 		return nil, err
 	}
 	r.loops = loop.New(loop.Config{Logger: s.log})
-	r.broker = memory.New(memory.Config{Logger: s.log, HistoryMetaTTL: s.cfg.Channel.HistoryMetaTTL, PresenceTTL: s.cfg.Engine.Redis.PresenceTTL})
-	r.node, err = engine.New(engineConfig(s, wanted(r.routes.emulated)), engine.Parts{
-		Loops: r.loops, Broker: r.broker, Presence: r.broker, Bus: memory.Bus{},
+	settings := engineConfig(s, wanted(r.routes.emulated))
+	settings.UID = uuid.NewString()
+	if r.stores, err = newStores(s, settings.UID); err != nil {
+		return nil, err
+	}
+	r.node, err = engine.New(settings, engine.Parts{
+		Loops: r.loops, Broker: r.stores.broker, Presence: r.stores.presence, Bus: r.stores.bus,
 		Router: r.routes.router(), Verifier: verifier, Logger: s.log,
 	})
 	if err != nil {
@@ -168,10 +172,7 @@ func (r *realtime) listen(ctx context.Context, ls *listeners) error {
 func (r *realtime) parts() []part {
 	parts := []part{
 		{"event loops", func(ctx, _ context.Context) error { return r.loops.Run(ctx) }},
-		{"node", func(ctx, _ context.Context) error {
-			defer r.routes.close()
-			return r.node.Run(ctx)
-		}},
+		{"node", r.runNode},
 	}
 	if r.grpcServer != nil {
 		parts = append(parts, part{"grpc_api", r.serveGRPC})

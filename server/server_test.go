@@ -152,7 +152,7 @@ func TestNewRefuses(t *testing.T) {
 			c.RPC.Proxy.Endpoints = []string{"worker://app"}
 		}, "rpc.proxy.endpoint: "},
 		{"no endpoint", func(c *Config) { c.Client.Proxy.Refresh.Enabled = true }, "client.proxy.refresh.endpoint: missing"},
-		{"another engine", func(c *Config) { c.Engine.Type = "redis" }, "engine.type: "},
+		{"another broker", func(c *Config) { c.Broker.Enabled, c.Broker.Type = true, "postgres" }, "broker.type: "},
 		{"half a certificate", func(c *Config) { c.HTTPServer.TLS.Enabled, c.HTTPServer.TLS.KeyPEM = true, "nowhere" }, "http_server.tls."},
 		{"a command that is not there", func(c *Config) {
 			c.ApplicationEnabled = true

@@ -75,7 +75,8 @@ func (r *realtime) buildWeb() error {
 		}
 	}
 	if cfg.Health.Enabled {
-		internal.mux.HandleFunc(cfg.Health.HandlerPrefix, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "{}") })
+		internal.mux.HandleFunc(cfg.Health.HandlerPrefix, r.health)
+		internal.mux.HandleFunc(strings.TrimSuffix(cfg.Health.HandlerPrefix, "/health")+"/ready", r.ready)
 	}
 	if cfg.Prometheus.Enabled {
 		internal.mux.Handle(cfg.Prometheus.HandlerPrefix, r.metrics())

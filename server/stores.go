@@ -1,0 +1,188 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/internal/broker/memory"
+	"github.com/volute-io/volute/internal/broker/redis"
+	"github.com/volute-io/volute/internal/config"
+)
+
+// stores are what keeps channels: in this process, or outside for many nodes.
+type stores struct {
+	broker   volute.Broker
+	presence volute.Presence
+	bus      volute.Bus
+
+	health func() error // of the broker; nil: it is this process
+	closes []func()     // after the node has ended
+}
+
+// newStores reads engine, broker and presence_manager. node is this node's name
+// on the bus.
+func newStores(s *Server, node string) (*stores, error) {
+	cfg := s.cfg
+	st := &stores{bus: memory.Bus{}}
+	local := memory.New(memory.Config{Logger: s.log, HistoryMetaTTL: cfg.Channel.HistoryMetaTTL, PresenceTTL: cfg.Engine.Redis.PresenceTTL})
+	st.broker, st.presence = local, local
+
+	kind, presenceKind := cfg.Engine.Type, cfg.Engine.Type
+	brokerConfig, presenceConfig, ttl := cfg.Engine.Redis.Redis, cfg.Engine.Redis.Redis, cfg.Engine.Redis.PresenceTTL
+	brokerKey, presenceKey := "engine.redis", "engine.redis"
+	if cfg.Broker.Enabled {
+		kind, brokerConfig, brokerKey = cfg.Broker.Type, cfg.Broker.Redis.Redis, "broker.redis"
+	}
+	if p := &cfg.PresenceManager; p.Enabled {
+		presenceKind, presenceConfig, presenceKey, ttl = p.Type, p.Redis.Redis, "presence_manager.redis", p.Redis.PresenceTTL
+	}
+
+	open := func(c config.Redis, key string) (*redis.Broker, error) {
+		shards, err := redisShards(c, key)
+		if err != nil {
+			return nil, err
+		}
+		b := redis.New(redis.Config{
+			Logger: s.log, Shards: shards, Prefix: c.Prefix, Node: node,
+			HistoryMetaTTL: cfg.Channel.HistoryMetaTTL, PresenceTTL: ttl,
+		})
+		st.closes = append(st.closes, b.Close)
+		return b, nil
+	}
+	var shared *redis.Broker
+	if kind == "redis" {
+		b, err := open(brokerConfig, brokerKey)
+		if err != nil {
+			return nil, err
+		}
+		st.broker, st.bus, st.health, shared = b, b.Bus(), b.Health, b
+	}
+	if presenceKind == "redis" {
+		if presenceKey != brokerKey || shared == nil {
+			b, err := open(presenceConfig, presenceKey)
+			if err != nil {
+				return nil, err
+			}
+			shared = b
+		}
+		st.presence = shared
+	}
+	return st, nil
+}
+
+func (st *stores) close() {
+	for _, f := range slices.Backward(st.closes) {
+		f()
+	}
+}
+
+// redisShards reads where Redis is. key is that of the section, for errors.
+func redisShards(c config.Redis, key string) ([]redis.Server, error) {
+	base := redis.Server{
+		User: c.User, Password: c.Password, ClientName: c.ClientName, DB: c.DB,
+		SentinelUser: c.SentinelUser, SentinelPassword: c.SentinelPassword, SentinelClientName: c.SentinelClientName,
+		ConnectTimeout: c.ConnectTimeout, IOTimeout: c.IOTimeout, RESP2: c.ForceRESP2, Replicas: c.ReplicaClient.Enabled,
+	}
+	var err error
+	if base.TLS, err = c.TLS.Config(); err != nil {
+		return nil, fmt.Errorf("%s.tls.%w", key, err)
+	}
+	if base.SentinelTLS, err = c.SentinelTLS.Config(); err != nil {
+		return nil, fmt.Errorf("%s.sentinel_tls.%w", key, err)
+	}
+	if c.IOTimeout <= 0 || c.ConnectTimeout <= 0 {
+		return nil, fmt.Errorf("%s: io_timeout and connect_timeout must be above zero: a call without an end would hold clients for ever", key)
+	}
+	// As in Centrifugo, each entry of a list is one shard, and the addresses of
+	// one cluster or group of sentinels are joined by commas.
+	list, field := c.Address, ".address"
+	switch {
+	case len(c.ClusterAddress) > 0:
+		list, field = c.ClusterAddress, ".cluster_address"
+		base.Cluster = true
+	case len(c.SentinelAddress) > 0:
+		list, field = c.SentinelAddress, ".sentinel_address"
+		if base.Master = c.SentinelMasterName; base.Master == "" {
+			return nil, fmt.Errorf("%s.sentinel_master_name: missing; sentinel_address needs the name of the master", key)
+		}
+	}
+	if base.Cluster && c.DB != 0 {
+		return nil, fmt.Errorf("%s.db: a cluster has the database 0 only; remove it, or use another prefix", key)
+	}
+	var shards []redis.Server
+	for _, entry := range list {
+		var shard redis.Server
+		for i, address := range strings.Split(entry, ",") {
+			one, err := base.Parse(address)
+			if err != nil {
+				return nil, fmt.Errorf("%s%s: %w", key, field, err)
+			}
+			if i == 0 {
+				shard = one
+				continue
+			}
+			shard.Addresses = append(shard.Addresses, one.Addresses...)
+		}
+		if len(shard.Addresses) > 1 && !shard.Cluster && shard.Master == "" {
+			// Several servers that are neither are shards, however they are written.
+			for _, a := range shard.Addresses {
+				one := shard
+				one.Addresses = []string{a}
+				shards = append(shards, one)
+			}
+			continue
+		}
+		shards = append(shards, shard)
+	}
+	if len(shards) == 0 {
+		return nil, fmt.Errorf("%s.address: empty; write host:port or a URL redis://…", key)
+	}
+	return shards, nil
+}
+
+// check is nil while the server can do its work; else it says what is wrong.
+func (st *stores) check() error {
+	if st.health == nil {
+		return nil
+	}
+	return st.health()
+}
+
+// health answers whether the process lives, and says in words what it misses. It
+// is no reason to kill it: see ready.
+func (r *realtime) health(w http.ResponseWriter, _ *http.Request) {
+	answer := map[string]string{}
+	if err := r.stores.check(); err != nil {
+		answer["broker"] = err.Error()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // the client has gone, or not
+}
+
+// ready answers whether clients should be sent here: 200 while publications are
+// proven to arrive.
+func (r *realtime) ready(w http.ResponseWriter, req *http.Request) {
+	err := r.stores.check()
+	if err == nil && r.gate.shut.Load() {
+		err = errStopping
+	}
+	if err != nil {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()})
+		return
+	}
+	r.health(w, req)
+}
+
+// runNode runs the node and closes what it works with.
+func (r *realtime) runNode(ctx, _ context.Context) error {
+	defer r.stores.close()
+	defer r.routes.close()
+	return r.node.Run(ctx)
+}
