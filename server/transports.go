@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,6 +10,10 @@ import (
 	"github.com/volute-io/volute/internal/config"
 	"github.com/volute-io/volute/internal/transport"
 )
+
+// inflatedFactor is how much larger than message_size_limit a message may become
+// when it is inflated, unless the configuration says.
+const inflatedFactor = 10
 
 // transports serves the clients' ways in, each on its path.
 func (r *realtime) transports(mux *http.ServeMux) error {
@@ -23,11 +28,35 @@ func (r *realtime) transports(mux *http.ServeMux) error {
 		Logger: r.log,
 	}
 	node := opener{r.node}
-	if c := &cfg.WebSocket; !c.Disabled {
-		mux.Handle(path(c.HandlerPrefix), transport.NewWebSocket(transport.WebSocketConfig{
+	webSocket := func(c *config.WebSocketOptions, inflated int) transport.WebSocketConfig {
+		ws := transport.WebSocketConfig{
 			Admission: admission, MessageSizeLimit: c.MessageSizeLimit, CloseTimeout: closeTimeout,
 			PingInterval: cfg.Client.PingInterval, PongTimeout: cfg.Client.PongTimeout,
-		}, node, r.loops))
+		}
+		if c.Compression {
+			ws.Compression = &transport.Compression{
+				Level: c.CompressionLevel, MinSize: c.CompressionMinSize,
+				InflatedLimit: cmp.Or(inflated, inflatedFactor*c.MessageSizeLimit),
+			}
+		}
+		return ws
+	}
+	if c := &cfg.WebSocket; !c.Disabled {
+		h, err := transport.NewWebSocket(webSocket(&c.WebSocketOptions, c.DecompressedMessageSizeLimit), node, r.loops)
+		if err != nil {
+			return fmt.Errorf("websocket.%w", err)
+		}
+		mux.Handle(path(c.HandlerPrefix), h)
+	}
+	if c := &cfg.UniWebSocket; c.Enabled {
+		h, err := transport.NewUniWebSocket(transport.UniWebSocketConfig{
+			WebSocketConfig: webSocket(&c.WebSocketOptions, 0),
+			JoinPushes:      c.JoinPushMessages, NoCloseFrame: c.DisableClosingHandshake, NoDisconnected: c.DisableDisconnectPush,
+		}, node, r.loops)
+		if err != nil {
+			return fmt.Errorf("uni_websocket.%w", err)
+		}
+		mux.Handle(path(c.HandlerPrefix), h)
 	}
 	streaming := func(c *config.HTTPTransport) transport.HTTPConfig {
 		return transport.HTTPConfig{Admission: admission, MaxBodySize: c.MaxRequestBodySize, CloseTimeout: closeTimeout}

@@ -113,15 +113,17 @@ type half struct {
 	control    []byte    // what has come of a control frame
 }
 
-// limits is what input may keep of a message.
+// limits is what input may take.
 type limits struct {
 	size    int  // bytes of a message; 0: any
 	discard bool // keep and return no data, control frames only
+	deflate bool // messages may be compressed
 }
 
 // next takes p apart up to the end of the next message or control frame and
 // returns that, unmasked, with what follows it in p. op is 0 if p is used up
-// before. payload may be part of p, whose bytes are changed.
+// before, and has compressedBit if the message is compressed. payload may be
+// part of p, whose bytes are changed.
 //
 // After a violation other than StatusProtocolError, next may be called on with
 // rest.
@@ -178,6 +180,10 @@ func (in *input) header(p []byte, lim limits) (f ws.Header, rest []byte, ok bool
 	}
 	rest = p[n-before:]
 	state := ws.StateServerSide
+	plain := f
+	if lim.deflate && f.Rsv == compressedRSV && (f.OpCode == ws.OpText || f.OpCode == ws.OpBinary) {
+		plain.Rsv = 0
+	}
 	got := 0
 	if h := in.half; h != nil {
 		h.headLen = 0
@@ -186,7 +192,7 @@ func (in *input) header(p []byte, lim limits) (f ws.Header, rest []byte, ok bool
 			state |= ws.StateFragmented
 		}
 	}
-	if err := ws.CheckHeader(f, state); err != nil {
+	if err := ws.CheckHeader(plain, state); err != nil {
 		return f, rest, false, protocolError(err)
 	}
 	if f.Length < 0 {
@@ -278,10 +284,13 @@ func (in *input) controlEnd(part []byte) []byte {
 // returned, unless data is discarded.
 func (in *input) dataEnd(f ws.Header, part []byte, lim limits) (op ws.OpCode, message []byte) {
 	op, message = f.OpCode, part
+	if f.Rsv == compressedRSV {
+		op |= compressedBit
+	}
 	if h := in.half; !f.Fin || h != nil && (h.inFrame || h.fragmented) {
 		h = in.need()
 		if !h.fragmented {
-			h.op = f.OpCode
+			h.op = op
 		}
 		h.inFrame, h.fragmented = false, true
 		if lim.discard {

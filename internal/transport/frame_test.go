@@ -56,7 +56,7 @@ func reference(lim limits, b []byte) (out []string, code ws.StatusCode) {
 		this := first & 15
 		control := this >= 8
 		switch {
-		case first&0x70 != 0, b[1] < 0x80, this > 2 && this < 8, this > 10, n>>63 != 0,
+		case first&0x30 != 0, first&0x40 != 0 && (!lim.deflate || this != 1 && this != 2), b[1] < 0x80, this > 2 && this < 8, this > 10, n>>63 != 0,
 			control && (n > 125 || first < 0x80), !control && (this == 0) != (op != 0):
 			return out, 1002
 		case !control && !lim.discard && lim.size > 0 && n+uint64(len(message)) > uint64(lim.size):
@@ -74,7 +74,7 @@ func reference(lim limits, b []byte) (out []string, code ws.StatusCode) {
 			continue
 		}
 		if this != 0 {
-			op = this
+			op = first & 0x4f
 		}
 		message = append(message, payload...)
 		if first < 0x80 {
@@ -96,11 +96,11 @@ func reference(lim limits, b []byte) (out []string, code ws.StatusCode) {
 func FuzzFrames(f *testing.F) {
 	for i, row := range conformance {
 		if len(row.send) < 1000 {
-			f.Add(row.send, uint16(i), uint16(2*i), uint16(100), i%5 == 0)
+			f.Add(row.send, uint16(i), uint16(2*i), uint16(100), i%5 == 0, i%2 == 0)
 		}
 	}
-	f.Fuzz(func(t *testing.T, stream []byte, cut1, cut2, size uint16, discard bool) {
-		lim := limits{int(size), discard}
+	f.Fuzz(func(t *testing.T, stream []byte, cut1, cut2, size uint16, discard, deflate bool) {
+		lim := limits{int(size), discard, deflate}
 		want, code := reference(lim, stream)
 		a := int(cut1) % (len(stream) + 1)
 		b := a + int(cut2)%(len(stream)-a+1)

@@ -23,6 +23,7 @@ type WebSocketConfig struct {
 	Admission
 	MessageSizeLimit int           // bytes of one message from a client, closed with 1009 above; 0: any
 	CloseTimeout     time.Duration // how long a client may take to answer a close frame
+	Compression      *Compression  // nil: messages are not compressed
 
 	// Pings by WebSocket frames, for clients that ask for them with
 	// cf_ws_frame_ping_pong=true.
@@ -32,16 +33,45 @@ type WebSocketConfig struct {
 
 // webSocketEndpoint upgrades requests to connections.
 type webSocketEndpoint struct {
-	config WebSocketConfig
-	node   Opener
-	loops  *loop.Group
+	config    WebSocketConfig
+	uni       *UniWebSocketConfig // nil: clients may speak
+	kinds     webSocketKinds
+	deflation *deflation // nil: messages are not compressed
+	node      Opener
+	loops     *loop.Group
 }
 
 // NewWebSocket returns a handler that upgrades requests to WebSocket connections
 // and gives them to the loops in turn. The loops must run for as long as requests
 // come. The server's ReadHeaderTimeout bounds what comes before the upgrade.
-func NewWebSocket(cfg WebSocketConfig, node Opener, loops *loop.Group) http.Handler {
-	return &webSocketEndpoint{config: cfg, node: node, loops: loops}
+func NewWebSocket(cfg WebSocketConfig, node Opener, loops *loop.Group) (http.Handler, error) {
+	e, err := newWebSocketEndpoint(cfg, node, loops)
+	if err != nil {
+		return nil, err
+	}
+	e.kinds.bidirectional(e.deflation)
+	return e, nil
+}
+
+func newWebSocketEndpoint(cfg WebSocketConfig, node Opener, loops *loop.Group) (*webSocketEndpoint, error) {
+	e := &webSocketEndpoint{config: cfg, node: node, loops: loops}
+	if cfg.Compression == nil {
+		return e, nil
+	}
+	var err error
+	e.deflation, err = newDeflation(*cfg.Compression)
+	return e, err
+}
+
+// kind is the kind of a connection.
+func (e *webSocketEndpoint) kind(protobuf, framePings, deflate bool) *engine.TransportKind {
+	index := func(yes bool) int {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	return &e.kinds[index(protobuf)][index(framePings)][index(deflate)]
 }
 
 func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -56,13 +86,23 @@ func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		no.write(w)
 		return
 	}
-	kind, protocol := negotiate(r)
+	protobuf, protocol := negotiate(r)
+	if e.uni != nil { // speaks JSON, whatever is offered
+		protobuf, protocol = false, ""
+	}
+	extension := ""
+	if e.deflation != nil {
+		extension = negotiateDeflate(r)
+	}
+	query := r.URL.Query()
+	kind := e.kind(protobuf, query.Get("cf_ws_frame_ping_pong") == "true", extension != "")
 	socket := &webSocket{
 		endpoint: e,
-		opening: &opening{
-			response: response(key, protocol),
-			peer:     e.config.peer(kind, r),
-		},
+		deflate:  extension != "",
+		opening:  &opening{response: response(key, protocol, extension), peer: e.config.peer(kind, r)},
+	}
+	if e.uni != nil {
+		socket.opening.first = []byte(query.Get("cf_connect"))
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -105,18 +145,18 @@ func handshake(r *http.Request) (key string, no *refusal) {
 
 // negotiate chooses the encoding, and the subprotocol to answer if one was
 // offered.
-func negotiate(r *http.Request) (kind *engine.TransportKind, protocol string) {
+func negotiate(r *http.Request) (protobuf bool, protocol string) {
 	const jsonProtocol, protobufProtocol = "centrifuge-json", "centrifuge-protobuf"
 	offered := r.Header["Sec-Websocket-Protocol"]
 	query := r.URL.Query()
-	protobuf := query.Get("cf_protocol") == "protobuf" || query.Get("format") == "protobuf"
+	protobuf = query.Get("cf_protocol") == "protobuf" || query.Get("format") == "protobuf"
 	switch {
 	case hasToken(offered, protobufProtocol):
 		protobuf, protocol = true, protobufProtocol
 	case hasToken(offered, jsonProtocol):
 		protocol = jsonProtocol
 	}
-	return webSocketKind(protobuf, query.Get("cf_ws_frame_ping_pong") == "true"), protocol
+	return protobuf, protocol
 }
 
 // hasToken reports whether a comma-separated header has a token in any case.
@@ -132,13 +172,14 @@ func hasToken(values []string, token string) bool {
 }
 
 // response is the answer that makes the connection a WebSocket.
-func response(key, protocol string) []byte {
+func response(key, protocol, extension string) []byte {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	b := append(make([]byte, 0, 256), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = base64.StdEncoding.AppendEncode(b, sum[:])
-	if protocol != "" {
-		b = append(b, "\r\nSec-WebSocket-Protocol: "...)
-		b = append(b, protocol...)
+	for _, chosen := range [...][2]string{{"Protocol", protocol}, {"Extensions", extension}} {
+		if chosen[1] != "" {
+			b = append(b, "\r\nSec-WebSocket-"+chosen[0]+": "+chosen[1]...)
+		}
 	}
 	return append(b, "\r\n\r\n"...)
 }

@@ -113,8 +113,8 @@ func FuzzHandshake(f *testing.F) {
 		if protocol != "" && !hasToken(r.Header["Sec-Websocket-Protocol"], protocol) {
 			t.Fatalf("subprotocol %q was not offered", protocol)
 		}
-		res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(response(key, protocol)))), r)
-		if err != nil || res.StatusCode != 101 || len(res.Header) > 4 {
+		res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(response(key, protocol, negotiateDeflate(r))))), r)
+		if err != nil || res.StatusCode != 101 || len(res.Header) > 5 {
 			t.Fatalf("response %+v, %v", res, err)
 		}
 	})

@@ -1,10 +1,12 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -14,40 +16,59 @@ import (
 	"github.com/volute-io/volute/internal/wire"
 )
 
-// webSocketKinds has one kind per encoding and way to ping. The official server
-// takes a message for what its bytes are, whatever its opcode; so do we, but
-// send text and binary frames as the clients expect them.
-var webSocketKinds = [2][2]engine.TransportKind{
-	{
-		{Name: "websocket", Format: wire.JSON, Frame: textFrame},
-		{Name: "websocket", Format: wire.JSON, Frame: textFrame, ControlPings: true},
-	},
-	{
-		{Name: "websocket", Format: wire.Protobuf, Frame: binaryFrame},
-		{Name: "websocket", Format: wire.Protobuf, Frame: binaryFrame, ControlPings: true},
-	},
+// webSocketKinds are an endpoint's kinds of connections, by encoding (JSON,
+// Protobuf), way to ping and compression (no, yes).
+type webSocketKinds [2][2][2]engine.TransportKind
+
+// bidirectional fills in the kinds. The official server takes a message for what
+// its bytes are, whatever its opcode; so do we, but send text and binary frames
+// as the clients expect them.
+func (kinds *webSocketKinds) bidirectional(d *deflation) {
+	for encoding, format := range []wire.Format{wire.JSON, wire.Protobuf} {
+		for i, frame := range frameKinds(format, d) {
+			for pings := range 2 {
+				kinds[encoding][pings][i] = engine.TransportKind{Name: "websocket", Format: format, Frame: frame, ControlPings: pings == 1}
+			}
+		}
+	}
 }
 
-func webSocketKind(protobuf, framePings bool) *engine.TransportKind {
-	kinds := &webSocketKinds[0]
-	if protobuf {
-		kinds = &webSocketKinds[1]
+// unidirectional fills in the only kind there is.
+func (kinds *webSocketKinds) unidirectional(d *deflation, join bool) {
+	for i, frame := range frameKinds(wire.UniJSON, d) {
+		if !join {
+			frame = eachLine(frame)
+		}
+		for encoding := range 2 {
+			for pings := range 2 {
+				kinds[encoding][pings][i] = engine.TransportKind{Name: "uni_websocket", Format: wire.UniJSON, Unidirectional: true, Frame: frame}
+			}
+		}
 	}
-	if framePings {
-		return &kinds[1]
-	}
-	return &kinds[0]
 }
 
-// textFrame carries JSON messages, separated, not ended, by newlines.
-func textFrame(dst, payload []byte) []byte {
-	if n := len(payload); n > 0 && payload[n-1] == '\n' {
-		payload = payload[:n-1]
+// frameKinds are the ways to frame a format, without compression and with.
+func frameKinds(format wire.Format, d *deflation) [2]func(dst, payload []byte) []byte {
+	op, separator := ws.OpText, []byte{'\n'}
+	if format.Protobuf() {
+		op, separator = ws.OpBinary, nil
 	}
-	return appendFrame(dst, ws.OpText, payload)
+	// JSON messages are separated, not ended, by newlines.
+	return [2]func(dst, payload []byte) []byte{
+		func(dst, payload []byte) []byte { return appendFrame(dst, op, bytes.TrimSuffix(payload, separator)) },
+		func(dst, payload []byte) []byte { return d.appendFrame(dst, op, bytes.TrimSuffix(payload, separator)) },
+	}
 }
 
-func binaryFrame(dst, payload []byte) []byte { return appendFrame(dst, ws.OpBinary, payload) }
+// eachLine makes a frame of each message.
+func eachLine(frame func(dst, payload []byte) []byte) func(dst, payload []byte) []byte {
+	return func(dst, payload []byte) []byte {
+		for line := range bytes.Lines(payload) {
+			dst = frame(dst, line)
+		}
+		return dst
+	}
+}
 
 // webSocket is one client's connection: the handler of its bytes and the
 // transport of its session.
@@ -60,12 +81,14 @@ type webSocket struct {
 	timer    *timer // nil as long as nothing is due
 	state    state
 	pongs    uint8 // at most so many wait to be sent
+	deflate  bool  // messages may be compressed
 }
 
 // opening is what a connection needs to open.
 type opening struct {
 	response []byte
 	peer     engine.Peer
+	first    []byte // a message that came with the request
 }
 
 type state uint8
@@ -93,7 +116,11 @@ func (w *webSocket) Opened(c *loop.Conn) {
 	w.conn, w.opening = c, nil
 	c.Write(o.response, true)
 	w.session = w.endpoint.node.Open(c.Loop(), w, o.peer)
-	if interval := w.endpoint.config.PingInterval; o.peer.Kind.ControlPings && interval > 0 && w.state == stateOpen {
+	if len(o.first) > 0 && w.state == stateOpen {
+		w.session.Receive(o.first)
+	}
+	pings := o.peer.Kind.ControlPings || o.peer.Kind.Unidirectional
+	if interval := w.endpoint.config.PingInterval; pings && interval > 0 && w.state == stateOpen {
 		// Spread, so that clients that came together are not pinged together.
 		w.schedule(interval/2 + rand.N(interval/2+1))
 	}
@@ -102,7 +129,7 @@ func (w *webSocket) Opened(c *loop.Conn) {
 // Read implements loop.Handler.
 func (w *webSocket) Read(p []byte) {
 	for w.state != stateClosed {
-		lim := limits{size: w.endpoint.config.MessageSizeLimit, discard: w.state == stateClosing}
+		lim := limits{size: w.endpoint.config.MessageSizeLimit, discard: w.state == stateClosing, deflate: w.deflate}
 		op, payload, rest, err := w.input.next(p, lim)
 		if err != nil {
 			w.fail(err)
@@ -120,6 +147,17 @@ func (w *webSocket) receive(op ws.OpCode, payload []byte) {
 	switch op {
 	case ws.OpText, ws.OpBinary:
 		w.session.Receive(payload)
+	case ws.OpText | compressedBit, ws.OpBinary | compressedBit:
+		err := w.endpoint.deflation.inflate(payload, func(message []byte) {
+			if op == ws.OpText|compressedBit && !utf8.Valid(message) {
+				w.fail(&violation{ws.StatusInvalidFramePayloadData, errNotUTF8})
+				return
+			}
+			w.session.Receive(message)
+		})
+		if err != nil {
+			w.fail(err)
+		}
 	case ws.OpPing:
 		w.answer(payload)
 	case ws.OpPong:
@@ -173,7 +211,11 @@ func (w *webSocket) Close(d volute.Disconnect) {
 	if w.state != stateOpen {
 		return
 	}
-	if d.Code == volute.DisconnectConnectionClosed.Code {
+	uni := w.endpoint.uni
+	if uni != nil && !uni.NoDisconnected {
+		w.conn.Write(disconnectPush(w.endpoint.kind(false, false, w.deflate), d), true)
+	}
+	if d.Code == volute.DisconnectConnectionClosed.Code || uni != nil && uni.NoCloseFrame {
 		w.hangUp()
 		return
 	}

@@ -108,7 +108,11 @@ func serve(t testing.TB, portable bool, cfg WebSocketConfig, n *node) *server {
 	}
 	return serveWith(t, portable, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
-		return NewWebSocket(cfg, n, loops)
+		h, err := NewWebSocket(cfg, n, loops)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
 	})
 }
 
@@ -660,11 +664,7 @@ func TestNegotiation(t *testing.T) {
 	}
 }
 
-func TestKindsAreSingle(t *testing.T) {
-	a, b := webSocketKind(true, false), webSocketKind(true, false)
-	if a != b {
-		t.Error("two addresses for one kind")
-	}
+func TestWebSocketFrames(t *testing.T) {
 	rows := []struct {
 		protobuf      bool
 		payload, want string
@@ -675,8 +675,13 @@ func TestKindsAreSingle(t *testing.T) {
 		{true, "\x00", "\x82\x01\x00"},
 		{true, "\x01\n", "\x82\x02\x01\n"},
 	}
+	h, err := NewWebSocket(WebSocketConfig{}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range rows {
-		if got := webSocketKind(row.protobuf, false).Frame([]byte("x"), []byte(row.payload)); string(got) != "x"+row.want {
+		kind := h.(*webSocketEndpoint).kind(row.protobuf, false, false)
+		if got := kind.Frame([]byte("x"), []byte(row.payload)); string(got) != "x"+row.want {
 			t.Errorf("protobuf %v: frame of %q is %q", row.protobuf, row.payload, got)
 		}
 	}
