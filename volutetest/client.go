@@ -113,7 +113,7 @@ func (s *Server) dial(o options) (*Client, error) {
 	c.way = c
 	go c.read()
 	s.t.Cleanup(c.close)
-	connect := object{"name": o.name, "version": o.version, "token": o.token}
+	connect := object{"name": o.name, "version": o.version, "token": o.token, "headers": o.emulated}
 	if o.data != nil {
 		connect["data"] = json.RawMessage(o.data)
 	}

@@ -35,7 +35,10 @@ func TryConnect(t testing.TB, b volute.Backend, options ...Option) (*Visitor, er
 	o := collect(options)
 	d := &direct{
 		ctx: context.WithoutCancel(t.Context()), backend: b,
-		who: volute.Event{Client: uuid.NewString(), Transport: "websocket", Protocol: "json", Header: map[string][]string{}},
+		who: volute.Event{
+			Client: uuid.NewString(), Transport: "websocket", Protocol: "json",
+			Header: map[string][]string{}, Emulated: o.emulated,
+		},
 	}
 	for name, values := range o.header {
 		d.who.Header[strings.ToLower(name)] = values
@@ -76,7 +79,7 @@ type direct struct {
 // ask passes an event of the client to the application.
 func ask[R volute.Reply](d *direct, ev volute.Event) (reply R, err error) {
 	ev.Client, ev.Transport, ev.Protocol = d.who.Client, d.who.Transport, d.who.Protocol
-	ev.User, ev.Meta, ev.Header = d.who.User, d.who.Meta, d.who.Header
+	ev.User, ev.Meta, ev.Header, ev.Emulated = d.who.User, d.who.Meta, d.who.Header, d.who.Emulated
 	answer, err := d.backend.Handle(d.ctx, ev)
 	if err != nil || answer == nil {
 		return reply, err

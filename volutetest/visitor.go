@@ -17,6 +17,7 @@ type options struct {
 	data          []byte
 	name, version string
 	header        map[string][]string
+	emulated      map[string]string
 }
 
 func collect(list []Option) options {
@@ -52,6 +53,19 @@ func Header(name string, values ...string) Option {
 		}
 		header[name] = append(header[name], values...)
 		o.header = header
+	}
+}
+
+// Emulated is a header that the client, as a browser must, sends inside of its
+// connect command.
+func Emulated(name, value string) Option {
+	return func(o *options) {
+		emulated := maps.Clone(o.emulated)
+		if emulated == nil {
+			emulated = map[string]string{}
+		}
+		emulated[name] = value
+		o.emulated = emulated
 	}
 }
 

@@ -51,12 +51,23 @@ type Broker struct {
 type shard struct {
 	mu       sync.Mutex
 	deliver  func(channel string, d volute.Delivery) // nil unless Run runs
+	early    []early                                 // what came before Run, for channels with subscribers
 	channels map[string]*channel
 	expiry   deadlines
 	repeats  repeats
 	rooms    map[string]*room
 	present  presenceQueue
 }
+
+// early is a delivery that waits for Run. A server's first clients come while its
+// parts are starting.
+type early struct {
+	channel  string
+	delivery volute.Delivery
+}
+
+// earlyLimit bounds what waits in one shard.
+const earlyLimit = 256
 
 // channel is what the node knows of a channel. It exists while there is a
 // subscription or a stream.
@@ -108,6 +119,13 @@ func (b *Broker) attach(deliver func(string, volute.Delivery)) bool {
 		return false
 	}
 	b.setDeliver(deliver)
+	for i := range b.shards {
+		s := &b.shards[i]
+		for _, e := range s.early {
+			deliver(e.channel, e.delivery)
+		}
+		s.early = nil
+	}
 	return true
 }
 
@@ -256,8 +274,13 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 
 // pass delivers to this node, if somebody here has subscribed.
 func (s *shard) pass(channel string, d volute.Delivery) {
-	if c := s.channels[channel]; c != nil && c.subscribed && s.deliver != nil {
+	c := s.channels[channel]
+	switch {
+	case c == nil || !c.subscribed:
+	case s.deliver != nil:
 		s.deliver(channel, d)
+	case len(s.early) < earlyLimit:
+		s.early = append(s.early, early{channel, d})
 	}
 }
 

@@ -200,3 +200,34 @@ func BenchmarkPublish(b *testing.B) {
 		})
 	}
 }
+
+// The first clients of a server may be there before Run: what they publish is not
+// lost, and comes in order.
+func TestPublishBeforeRun(t *testing.T) {
+	b := New(Config{Logger: slog.New(slog.DiscardHandler), HistoryMetaTTL: time.Hour, PresenceTTL: time.Minute})
+	ctx := t.Context()
+	if err := b.Subscribe(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		d := volute.Delivery{Kind: volute.DeliverPublication, Publication: &volute.Publication{Data: []byte{'0' + byte(i)}}}
+		for _, channel := range []string{"a", "nobody"} {
+			if _, err := b.Publish(ctx, channel, d, volute.PublishOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	running, stop := context.WithCancel(ctx)
+	got := ""
+	done := make(chan error)
+	go func() {
+		done <- b.Run(running, func(channel string, d volute.Delivery) {
+			if got += channel + string(d.Publication.Data) + " "; len(got) == 9 {
+				stop()
+			}
+		})
+	}()
+	if err := <-done; err != nil || got != "a0 a1 a2 " {
+		t.Errorf("delivered %q, error %v", got, err)
+	}
+}
