@@ -52,9 +52,9 @@ func (g *Guard) Name() string { return g.name }
 func (g *Guard) Handle(ctx context.Context, ev volute.Event) (volute.Reply, error) {
 	call := ctx
 	if g.timeout > 0 {
-		var cancel context.CancelFunc
-		call, cancel = context.WithTimeout(ctx, g.timeout)
-		defer cancel()
+		limited := withDeadline(ctx, g.timeout)
+		defer limited.stop()
+		call = limited
 	}
 	reply, err := g.call(call, ev)
 	if err == nil && reply != nil && reply.Kind() != ev.Kind {
