@@ -57,7 +57,7 @@ func (n *Node) subscribeHere(r volute.SubscribeRequest) error {
 		if r.RecoverSince != nil {
 			req.Recover, req.Offset, req.Epoch = true, r.RecoverSince.Offset, r.RecoverSince.Epoch
 		}
-		if err := j.configure(o, req); err != nil {
+		if err := n.configure(j, o, req, s.userID()); err != nil {
 			n.log.Warn("server-side subscription failed", "channel", j.channel, "client", s.ID(), "error", err)
 			return
 		}

@@ -46,7 +46,7 @@ func (n *Node) failed(ctx context.Context, route volute.Route, ev volute.Event, 
 	v := judge(err)
 	if v.e != nil && v.e.Code != volute.ErrInternal.Code || v.d != nil {
 		// The application refused: what its refusal costs the client is logged there.
-		return &answered{route.Name, err}
+		return &answered{backend: route.Name, err: err}
 	}
 	args := []any{"event", ev.Kind.String(), "client", ev.Client, "user", ev.User, "backend", route.Name, "error", err}
 	if ev.Channel != "" {
@@ -56,5 +56,5 @@ func (n *Node) failed(ctx context.Context, route volute.Route, ev volute.Event, 
 		args = append(args, "method", ev.Method)
 	}
 	n.log.Log(ctx, slog.LevelWarn, "an event was not answered", args...)
-	return &answered{route.Name, err}
+	return &answered{backend: route.Name, err: err, logged: true}
 }

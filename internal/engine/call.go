@@ -182,7 +182,9 @@ func (c *call) fail(err error) {
 	if v.e.Code == volute.ErrInternal.Code {
 		level = slog.LevelWarn
 	}
-	s.logAt(level, "command refused", append(args, v.attrs(v.e.Code, v.e.Message)...)...)
+	if !v.logged {
+		s.logAt(level, "command refused", append(args, v.attrs(v.e.Code, v.e.Message)...)...)
+	}
 	if s.node().config.Dev {
 		v = v.dev()
 	}

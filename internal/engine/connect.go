@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type credentials struct {
 	subs          map[string]volute.SubscribeOptions
 	serverRefresh bool // the application prolongs the connection
 	fromProxy     bool // channels that the client wishes are not considered
+	fromToken     bool
 }
 
 // connect lets a client in: who it is, then its server-side subscriptions, then
@@ -145,7 +147,7 @@ func (c *call) credentials(req *wire.ConnectRequest) (credentials, error) {
 		if anonymous {
 			return credentials{}, nil
 		}
-		return credentials{}, &answered{route.Name, refuse(volute.DisconnectBadRequest,
+		return credentials{}, &answered{backend: route.Name, err: refuse(volute.DisconnectBadRequest,
 			"no credentials: connect was answered without a result, and client.allow_anonymous_connect_without_token is off")}
 	}
 	cred := credentials{
@@ -166,7 +168,7 @@ func (c *call) tokenCredentials(token string) (credentials, error) {
 	if t.User == "" && n.config.DisallowAnonymousTokens {
 		return credentials{}, refuse(volute.DisconnectPermissionDenied, "the token names no user, and client.disallow_anonymous_connection_tokens is on")
 	}
-	cred := credentials{user: t.User, expireAt: t.ExpireAt, info: t.Info, meta: t.Meta, subs: t.Subs}
+	cred := credentials{user: t.User, expireAt: t.ExpireAt, info: t.Info, meta: t.Meta, subs: t.Subs, fromToken: true}
 	cred.addChannels(t.Channels)
 	return cred, nil
 }
@@ -240,7 +242,7 @@ func (c *call) serverSide(req *wire.ConnectRequest, cred credentials) ([]*joinin
 			return nil, err
 		}
 		j := &joining{channel: channel, so: so, serverSide: true}
-		if err := j.configure(o, req.Subs[channel]); err != nil {
+		if err := n.configure(j, o, req.Subs[channel], cred.user); err != nil {
 			return nil, err
 		}
 		joins = append(joins, j)
@@ -263,6 +265,9 @@ func (s *Session) identify(cred credentials) error {
 	}
 	if cred.serverRefresh {
 		s.rare().serverRefresh = true
+	}
+	if cred.fromToken && len(cred.subs) > 0 {
+		s.rare().channels = slices.Sorted(maps.Keys(cred.subs))
 	}
 	if !n.registry.admit(s, cred.user, n.config.UserConnectionLimit) {
 		return refuse(volute.DisconnectConnectionLimit, "user %q has client.user_connection_limit %d connections already", cred.user, n.config.UserConnectionLimit)

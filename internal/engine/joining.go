@@ -34,7 +34,7 @@ type joining struct {
 
 // configure settles what the subscription is: the channel's options as the
 // application overrides them, and what the client asks for as far as they allow.
-func (j *joining) configure(o *volute.ChannelOptions, req wire.SubscribeRequest) error {
+func (n *Node) configure(j *joining, o *volute.ChannelOptions, req wire.SubscribeRequest, user string) error {
 	j.options = *o
 	if ov := j.so.Override; ov != nil {
 		override := func(flag *bool, by *bool) {
@@ -48,10 +48,13 @@ func (j *joining) configure(o *volute.ChannelOptions, req wire.SubscribeRequest)
 		override(&j.options.ForcePositioning, ov.ForcePositioning)
 		override(&j.options.ForcePushJoinLeave, ov.ForcePushJoinLeave)
 	}
+	// Who may ask for a channel's history or presence may as well follow it.
+	seesHistory := n.mayAsSubscriber(user, o.AllowHistoryForClient, o.AllowHistoryForSubscriber, o.AllowHistoryForAnonymous)
+	seesPresence := n.mayAsSubscriber(user, o.AllowPresenceForClient, o.AllowPresenceForSubscriber, o.AllowPresenceForAnonymous)
 	history := j.options.HasHistory()
-	j.recoverable = history && (j.options.ForceRecovery || req.Recoverable && o.AllowRecovery)
-	j.positioned = history && (j.options.ForcePositioning || req.Positioned && o.AllowPositioning) || j.recoverable
-	j.pushJoins = j.options.JoinLeave && (j.options.ForcePushJoinLeave || req.JoinLeave && j.options.Presence)
+	j.recoverable = history && (j.options.ForceRecovery || req.Recoverable && (o.AllowRecovery || seesHistory))
+	j.positioned = history && (j.options.ForcePositioning || req.Positioned && (o.AllowPositioning || seesHistory)) || j.recoverable
+	j.pushJoins = j.options.JoinLeave && (j.options.ForcePushJoinLeave || req.JoinLeave && seesPresence)
 	if j.recoverable && req.Recover {
 		j.recover, j.since = true, volute.Position{Offset: req.Offset, Epoch: req.Epoch}
 	}

@@ -74,6 +74,11 @@ func (c *call) may(channel, ns, what string, client, subscriber, anonymous bool)
 	return refuse(volute.ErrPermissionDenied, "allow_%s_for_client is off%s", what, of(ns))
 }
 
+// mayAsSubscriber applies the same flags to a client that is about to subscribe.
+func (n *Node) mayAsSubscriber(user string, client, subscriber, anonymous bool) bool {
+	return n.config.Insecure || subscriber || client && (user != "" || anonymous)
+}
+
 // tick renews the session's presence, looks for subscriptions that have expired,
 // and compares positions that have had no news. On the loop.
 func (s *Session) tick() {

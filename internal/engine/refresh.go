@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/wire"
 )
 
-// refresh prolongs a connection with a new token.
+// refresh prolongs a connection with a new token. One that grants other channels
+// makes the client connect again, and so get them.
 func (c *call) refresh(req *wire.RefreshRequest) (wire.Result, error) {
 	s, n := c.s, c.s.node()
 	if req.Token == "" {
@@ -41,8 +44,20 @@ func (c *call) refresh(req *wire.RefreshRequest) (wire.Result, error) {
 	if t.ExpireAt > 0 {
 		res.Expires, res.TTL = true, ttl(t.ExpireAt)
 	}
+	granted := credentials{subs: maps.Clone(t.Subs)}
+	granted.addChannels(t.Channels)
 	return res, c.do(func() error {
+		var had []string
+		if s.more != nil {
+			had = s.more.channels
+		}
+		if now := slices.Sorted(maps.Keys(granted.subs)); !slices.Equal(now, had) {
+			return refuse(volute.DisconnectInsufficientState, "the new token is for the channels %q, the connection's was for %q", now, had)
+		}
 		s.connInfo = t.Info
+		if t.Meta != nil {
+			s.rare().meta = t.Meta
+		}
 		s.expires(t.ExpireAt)
 		s.arm()
 		return nil

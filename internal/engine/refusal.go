@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -29,6 +30,7 @@ func refuse(told error, why string, args ...any) error {
 type answered struct {
 	backend string
 	err     error
+	logged  bool
 }
 
 func (a *answered) Error() string { return a.backend + ": " + a.err.Error() }
@@ -40,6 +42,8 @@ type verdict struct {
 	d   *volute.Disconnect
 	why string
 	by  string // the backend that said so; "" = a rule of this server
+
+	logged bool // the log knows why already
 }
 
 // judge turns any error into a verdict. What is neither an Error nor a
@@ -52,7 +56,7 @@ func judge(err error) verdict {
 	}
 	var a *answered
 	if errors.As(err, &a) {
-		v.by = a.backend
+		v.by, v.logged = a.backend, a.logged
 	}
 	if errors.As(err, &v.d) {
 		if v.why == "" {
@@ -66,7 +70,8 @@ func judge(err error) verdict {
 		}
 		return v
 	}
-	return verdict{e: volute.ErrInternal, why: err.Error(), by: v.by}
+	v.e, v.why = volute.ErrInternal, err.Error()
+	return v
 }
 
 // attrs are what the log says of the verdict.
@@ -93,7 +98,8 @@ func (v verdict) dev() verdict {
 }
 
 // legalDisconnect keeps close codes legal: browsers take others for 1006 and the
-// SDK would reconnect in a loop.
+// SDK would reconnect in a loop. A reason that is JSON is not taken for a reason
+// by the SDK, but for {reason, reconnect}.
 func legalDisconnect(d volute.Disconnect) volute.Disconnect {
 	if d.Code < 3000 || d.Code > 4999 {
 		d = volute.Disconnect{Code: 4500, Reason: fmt.Sprintf("%d: %s", d.Code, d.Reason)}
@@ -101,6 +107,9 @@ func legalDisconnect(d volute.Disconnect) volute.Disconnect {
 	if d.Reason == "" {
 		// The SDK looks at the code only if there is a reason.
 		d.Reason = "disconnect"
+	}
+	if json.Valid([]byte(d.Reason)) {
+		d.Reason = "reason: " + d.Reason
 	}
 	return d
 }

@@ -59,7 +59,8 @@ type sessionMore struct {
 	header        map[string][]string
 	userHeader    string
 	emulated      map[string]string
-	serverRefresh bool // the application prolongs the connection, not the client
+	serverRefresh bool     // the application prolongs the connection, not the client
+	channels      []string // what the connection token subscribed it to, sorted
 	session       string
 }
 

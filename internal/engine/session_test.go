@@ -283,3 +283,92 @@ func TestUserConnectionLimit(t *testing.T) {
 		b.connected()
 	})
 }
+
+// What a client asks for when it subscribes is given if it may see as much
+// anyway, or if the channel says so.
+func TestOptIns(t *testing.T) {
+	open := volute.ChannelOptions{
+		AllowSubscribeForClient: true, AllowSubscribeForAnonymous: true, HistorySize: 10, HistoryTTL: time.Minute, JoinLeave: true, Presence: true,
+	}
+	with := func(change func(*volute.ChannelOptions)) volute.ChannelOptions {
+		o := open
+		change(&o)
+		return o
+	}
+	for name, tt := range map[string]struct {
+		options                         volute.ChannelOptions
+		positioned, recoverable, joined bool
+	}{
+		"nothing allowed":     {options: open},
+		"allow_positioning":   {options: with(func(o *volute.ChannelOptions) { o.AllowPositioning = true }), positioned: true},
+		"allow_recovery":      {options: with(func(o *volute.ChannelOptions) { o.AllowRecovery = true }), positioned: true, recoverable: true},
+		"history":             {options: with(func(o *volute.ChannelOptions) { o.AllowHistoryForSubscriber = true }), positioned: true, recoverable: true},
+		"history of users":    {options: with(func(o *volute.ChannelOptions) { o.AllowHistoryForClient = true })},
+		"history of anybody":  {options: with(func(o *volute.ChannelOptions) { o.AllowHistoryForClient, o.AllowHistoryForAnonymous = true, true }), positioned: true, recoverable: true},
+		"presence":            {options: with(func(o *volute.ChannelOptions) { o.AllowPresenceForSubscriber = true }), joined: true},
+		"presence, but quiet": {options: with(func(o *volute.ChannelOptions) { o.AllowPresenceForSubscriber, o.JoinLeave = true, false })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start(t, func(c *Config, _ *Parts) { c.Channels.WithoutNamespace = tt.options }, func(b *bench) {
+				c := b.connected()
+				c.send(`{"id":2,"subscribe":{"channel":"a","positioned":true,"recoverable":true,"join_leave":true}}`)
+				got := strings.Join(c.take(), "\n")
+				for what, want := range map[string]bool{`"positioned":true`: tt.positioned, `"recoverable":true`: tt.recoverable, `"join":`: tt.joined} {
+					if strings.Contains(got, what) != want {
+						t.Errorf("%s is there: %v, want %v, in %s", what, !want, want, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// listVerifier takes a token for a user and the channels it is subscribed to.
+type listVerifier struct{ volute.Verifier }
+
+func (listVerifier) VerifyConnect(_ context.Context, token string) (volute.ConnectToken, error) {
+	words := strings.Fields(token)
+	return volute.ConnectToken{User: words[0], Channels: words[1:], ExpireAt: time.Now().Add(time.Minute).Unix()}, nil
+}
+
+func TestRefreshWithOtherChannels(t *testing.T) {
+	for token, code := range map[string]uint32{"u a b": 0, "u b a": 0, "u a": 3010, "u": 3010, "u a b c": 3010, "other a b": 3500} {
+		t.Run(token, func(t *testing.T) {
+			start(t, func(_ *Config, p *Parts) { p.Verifier = listVerifier{} }, func(b *bench) {
+				c := b.client()
+				c.send(`{"id":1,"connect":{"token":"u a b"}}`)
+				c.take()
+				c.send(`{"id":2,"unsubscribe":{"channel":"a"}}`, `{"id":3,"subscribe":{"channel":"c"}}`)
+				c.take()
+				c.send(`{"id":4,"refresh":{"token":"` + token + `"}}`)
+				if code != 0 {
+					c.wantClosed(code)
+					return
+				}
+				c.wantOpen()
+			})
+		})
+	}
+}
+
+// The SDK reads a reason that is JSON as {reason, reconnect}.
+func TestReasonIsNoJSON(t *testing.T) {
+	for reason, want := range map[string]string{"": "disconnect", "go": "go", "5": "reason: 5", `{"reconnect":true}`: `reason: {"reconnect":true}`} {
+		if got := legalDisconnect(volute.Disconnect{Code: 4501, Reason: reason}); got.Reason != want {
+			t.Errorf("%q became %q, want %q", reason, got.Reason, want)
+		}
+	}
+}
+
+// What a backend did wrong is logged once, not again as the refusal of a command.
+func TestFailureIsLoggedOnce(t *testing.T) {
+	failing := func(context.Context, volute.Event) (volute.Reply, error) { return nil, errors.New("no route to host") }
+	start(t, func(_ *Config, p *Parts) { p.Router = routes{"rpc": failing} }, func(b *bench) {
+		c := b.connected()
+		c.send(`{"id":2,"rpc":{"method":"x"}}`)
+		c.want(`{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}`)
+		if n := strings.Count(b.log.String(), "no route to host"); n != 1 {
+			t.Errorf("logged %d times:\n%s", n, b.log)
+		}
+	})
+}

@@ -77,7 +77,7 @@ func (c *call) admit(j *joining, req *wire.SubscribeRequest) error {
 	if at := j.so.ExpireAt; at > 0 && at <= time.Now().Unix() {
 		return refuse(volute.ErrExpired, "the permission expired %d s ago", time.Now().Unix()-at)
 	}
-	return j.configure(o, *req)
+	return n.configure(j, o, *req, c.info().User)
 }
 
 // permission finds the rule that lets the client in, in the order of the
