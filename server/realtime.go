@@ -3,19 +3,14 @@ package server
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/volute-io/volute"
-	"github.com/volute-io/volute/internal/api"
 	"github.com/volute-io/volute/internal/engine"
 	"github.com/volute-io/volute/internal/loop"
 	"github.com/volute-io/volute/internal/transport"
@@ -39,8 +34,7 @@ type realtime struct {
 	gate   *gate
 
 	external, internal *web // internal is nil unless it has a port of its own
-	grpcListen         net.Listener
-	grpcServer         *grpc.Server
+	grpcs              []*grpcPort
 }
 
 func newRealtime(s *Server) (*realtime, error) {
@@ -120,30 +114,6 @@ func nodeName(cfg *Config) string {
 	return cmp.Or(cfg.Node.Name, host+"_"+strconv.Itoa(cfg.HTTPServer.Port))
 }
 
-// buildGRPC makes the server of the gRPC API, if that is wanted.
-func (r *realtime) buildGRPC() error {
-	c := &r.server.cfg.GRPCAPI
-	if !c.Enabled {
-		return nil
-	}
-	var options []grpc.ServerOption
-	tls, err := c.TLS.Config()
-	if err != nil {
-		return fmt.Errorf("grpc_api.tls.%w", err)
-	}
-	if tls != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(tls)))
-	}
-	if c.MaxReceiveMessageSize > 0 {
-		options = append(options, grpc.MaxRecvMsgSize(c.MaxReceiveMessageSize))
-	}
-	r.grpcServer = grpc.NewServer(options...)
-	api.NewGRPC(r.node, api.GRPCConfig{
-		Key: c.Key, ErrorModeTransport: c.ErrorMode == "transport", Reflection: c.Reflection, Logger: r.log,
-	}).Register(r.grpcServer)
-	return nil
-}
-
 // listen opens the listeners of this half.
 func (r *realtime) listen(ctx context.Context, ls *listeners) error {
 	for _, w := range []*web{r.external, r.internal} {
@@ -156,13 +126,12 @@ func (r *realtime) listen(ctx context.Context, ls *listeners) error {
 		}
 		w.listener = l
 	}
-	if r.grpcServer != nil {
-		c := &r.server.cfg.GRPCAPI
-		l, err := ls.tcp(ctx, "grpc_api", "grpc_api.port", net.JoinHostPort(c.Address, strconv.Itoa(c.Port)))
+	for _, p := range r.grpcs {
+		l, err := ls.tcp(ctx, p.name, p.name+".port", p.address)
 		if err != nil {
 			return err
 		}
-		r.grpcListen = l
+		p.listener = l
 	}
 	return nil
 }
@@ -174,8 +143,8 @@ func (r *realtime) parts() []part {
 		{"event loops", func(ctx, _ context.Context) error { return r.loops.Run(ctx) }},
 		{"node", r.runNode},
 	}
-	if r.grpcServer != nil {
-		parts = append(parts, part{"grpc_api", r.serveGRPC})
+	for _, p := range r.grpcs {
+		parts = append(parts, part{p.name, p.serve})
 	}
 	for _, w := range []*web{r.internal, r.external} {
 		if w != nil {
@@ -183,18 +152,6 @@ func (r *realtime) parts() []part {
 		}
 	}
 	return append(parts, part{"clients", r.holdClients})
-}
-
-func (r *realtime) serveGRPC(ctx, grace context.Context) error {
-	defer context.AfterFunc(ctx, func() {
-		hurry := context.AfterFunc(grace, r.grpcServer.Stop)
-		defer hurry()
-		r.grpcServer.GracefulStop()
-	})()
-	if err := r.grpcServer.Serve(r.grpcListen); err != nil {
-		return err
-	}
-	return nil
 }
 
 // holdClients lets all clients go when ctx ends. Those that come meanwhile are

@@ -26,14 +26,13 @@ type served struct {
 
 // Serve makes a connection of something that is no socket, and lends it the
 // calling goroutine: that sends to out what the connection writes, and returns
-// when the connection has ended. As on any other, h.Opened is called first, then
-// h.Read, with the pending bytes if there are any and never again, and h.Closed
-// last. The end of ctx is the peer's end. An error says that the loop has
-// stopped and h was not called.
-func (l *Loop) Serve(ctx context.Context, out Outlet, pending []byte, h Handler) error {
+// when the connection has ended. As on any other, h.Opened is called first and
+// h.Closed last, h.Read never. The end of ctx is the peer's end. An error says
+// that the loop has stopped and h was not called.
+func (l *Loop) Serve(ctx context.Context, out Outlet, h Handler) error {
 	s := &served{outlet: out, work: make(chan [][]byte, 1), closed: make(chan struct{})}
 	c := &Conn{loop: l, handler: h, fd: -1, served: s}
-	if !l.post(post{conn: c, what: adopted, pending: pending}) {
+	if !l.post(post{conn: c, what: adopted}) {
 		return ErrStopped
 	}
 	left := ctx.Done()

@@ -74,11 +74,11 @@ func (t *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		no.write(w)
 		return
 	}
-	a := &answer{transport: t, peer: t.config.peer(kind, r), protocol: r.ProtoMajor, writer: w, control: http.NewResponseController(w)}
+	a := &answer{transport: t, peer: t.config.peer(kind, r), first: first, protocol: r.ProtoMajor, writer: w, control: http.NewResponseController(w)}
 	if t.config.ConnectResponses == nil && a.begin() != nil {
 		return
 	}
-	if err := t.loops.Next().Serve(r.Context(), a, first, a); err != nil {
+	if err := t.loops.Next().Serve(r.Context(), a, a); err != nil {
 		t.config.Logger.Warn("a client was turned away", "remote", r.RemoteAddr, "error", err)
 	}
 	if a.refused != nil {
@@ -140,6 +140,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, *refus
 type answer struct {
 	transport *answers
 	peer      engine.Peer
+	first     []byte // the message that the request brought
 
 	// Of the request's goroutine.
 	writer   http.ResponseWriter
@@ -204,10 +205,12 @@ func (a *answer) Abort() { _ = a.control.SetWriteDeadline(time.Unix(1, 0)) }
 func (a *answer) Opened(c *loop.Conn) {
 	a.conn = c
 	a.session = a.transport.node.Open(c.Loop(), a, a.peer)
+	a.session.Receive(a.first)
+	a.first = nil
 }
 
-// Read implements loop.Handler: it brings the request's message.
-func (a *answer) Read(p []byte) { a.session.Receive(p) }
+// Read implements loop.Handler. It is never called.
+func (a *answer) Read([]byte) {}
 
 // Closed implements loop.Handler.
 func (a *answer) Closed(err error) { a.session.Closed(err) }
