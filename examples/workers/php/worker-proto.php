@@ -36,14 +36,14 @@ function rpc(string $method, mixed $data, array $request): array
 }
 
 /** Publishes JSON into a channel and returns the position there. */
-function publish(string $channel, string $json): array
+function publish(string $channel, string $json): object
 {
     $response = decode(call('centrifuge.Publish', encode([1 => $channel, 2 => $json])));
     if (isset($response[1])) {
         throw new RuntimeException(decode($response[1])[2] ?? 'publish failed');
     }
     $position = decode($response[2] ?? '');
-    return array_filter(['offset' => $position[1] ?? 0, 'epoch' => $position[2] ?? '']);
+    return (object) array_filter(['offset' => $position[1] ?? 0, 'epoch' => $position[2] ?? '']);
 }
 
 function result(array $fields = []): array
