@@ -105,11 +105,11 @@ func (p *Process) Start() {
 		}
 		select {
 		case <-p.done:
-			p.t.Fatalf("%s ended: %s", p.name, p.log())
+			p.t.Fatalf("%s ended: %s", p.name, p.Log())
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%s does not answer: %s", p.name, p.log())
+			p.t.Fatalf("%s does not answer: %s", p.name, p.Log())
 		}
 	}
 }
@@ -119,9 +119,10 @@ func (p *Process) answers() bool {
 	return err == nil && (strings.HasPrefix(answer, "+PONG") || strings.HasPrefix(answer, "-NOAUTH"))
 }
 
-func (p *Process) log() string {
+// Log is the end of what the server has logged.
+func (p *Process) Log() string {
 	b, _ := os.ReadFile(filepath.Join(p.Dir, "log"))
-	return string(b[max(0, len(b)-2000):])
+	return string(b[max(0, len(b)-4000):])
 }
 
 // Kill ends the server without a warning, if it runs.

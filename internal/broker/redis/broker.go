@@ -146,7 +146,7 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 		d.Publication = &p
 	}
 	if d.Kind != volute.DeliverPublication || !history && o.Version == 0 && o.IdempotencyKey == "" {
-		return volute.PublishResult{}, s.Send(ctx, feed.ChannelTopic(channel), feed.AppendPlain(nil, &d))
+		return volute.PublishResult{}, s.pass(ctx, channel, feed.AppendPlain(nil, &d))
 	}
 	keys := []string{s.key(channel, "m"), s.key(channel, "s"), s.key(channel, "i:"+o.IdempotencyKey)}
 	args := []string{
@@ -186,6 +186,15 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 		return volute.PublishResult{}, s.failure(fmt.Errorf("publish was answered with nonsense: %w", err))
 	}
 	return volute.PublishResult{Position: volute.Position{Offset: offset, Epoch: epoch}, Suppressed: suppressed == 1}, nil
+}
+
+// pass publishes without keeping.
+func (s *shard) pass(ctx context.Context, channel string, msg []byte) error {
+	if !s.server.Cluster {
+		return s.Send(ctx, feed.ChannelTopic(channel), msg)
+	}
+	_, err := s.exec(ctx, passScript, []string{s.key(channel, "m")}, []string{s.prefix + feed.ChannelTopic(channel), rueidis.BinaryString(msg)})
+	return err
 }
 
 // History implements volute.Broker.

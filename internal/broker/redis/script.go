@@ -83,6 +83,10 @@ if topic ~= '' then redis.call('publish', topic, message) end
 return {0, epoch, at, prevOffset, prev}
 `)
 
+// passScript publishes on the server that owns the channel in a cluster, so that
+// the channel keeps its order. KEYS meta. ARGV topic, message.
+var passScript = rueidis.NewLuaScript(`return redis.call('publish', ARGV[1], ARGV[2])`)
+
 // historyScript reads a stream and its position.
 //
 // KEYS meta, stream. ARGV 1 fresh epoch · 2 meta TTL ms · 3 "1": shorten a longer

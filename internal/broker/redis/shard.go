@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,7 +42,7 @@ var errClosed = errors.New("the connections are closed")
 
 func (s *Server) option() rueidis.ClientOption {
 	o := rueidis.ClientOption{
-		InitAddress: s.Addresses, ShuffleInit: true,
+		InitAddress: slices.Clone(s.Addresses), ShuffleInit: true, // which shuffles them in place
 		Username: s.User, Password: s.Password, ClientName: s.ClientName, SelectDB: s.DB,
 		TLSConfig: s.TLS, AlwaysRESP2: s.RESP2,
 		Dialer:           net.Dialer{Timeout: s.ConnectTimeout, KeepAlive: time.Second},
@@ -162,8 +163,6 @@ func (s *shard) failure(err error) error {
 		fix = "; check user and password"
 	case strings.Contains(text, "DB index is out of range"), strings.Contains(text, "SELECT is not allowed in cluster"):
 		fix = fmt.Sprintf("; db is %d", s.server.DB)
-	case strings.Contains(text, "cluster support disabled"):
-		fix = "; this server is no cluster: use address instead of cluster_address"
 	case strings.HasPrefix(text, "MOVED"):
 		fix = "; this server belongs to a cluster: use cluster_address"
 	case strings.HasPrefix(text, "READONLY"):
