@@ -105,9 +105,9 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			"what this version does not have",
-			map[string]string{"volute.yaml": "engine: { type: redis }"},
+			map[string]string{"volute.yaml": "http_server: { tls_autocert: { enabled: true } }"},
 			nil, 1,
-			[]string{"engine.type"},
+			[]string{"http_server.tls_autocert"},
 			nil,
 		},
 		{
