@@ -443,6 +443,7 @@ func TestRPC(t *testing.T) {
 		{"informer.List", "true", `["centrifuge"]`},
 		{"resetter.List", "true", `["centrifuge"]`},
 		{"resetter.Reset", `"centrifuge"`, "true"},
+		{"informer.Jobs", `"centrifuge"`, `[]`},
 		{"informer.AddWorker", `"centrifuge"`, "true"},
 		{"resetter.Reset", `"http"`, `error: resetter.Reset: no pool is called "http"; there is centrifuge`},
 		{"informer.Workers", `7`, "error: informer.Workers: the name of a pool is wanted: json: cannot unmarshal number into Go value of type string"},
