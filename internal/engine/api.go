@@ -25,6 +25,9 @@ func (n *Node) Publish(ctx context.Context, r volute.PublishRequest) (volute.Pub
 	if err != nil {
 		return volute.PublishResult{}, err
 	}
+	if o.SubscriptionType != "" {
+		return volute.PublishResult{}, refuse(volute.ErrNotAvailable, "channel %q takes no publications without a key: subscription_type is %q; use map_publish or shared_poll_publish", r.Channel, o.SubscriptionType)
+	}
 	if err := n.rules.dataFormat(o, r.Data); err != nil {
 		return volute.PublishResult{}, err
 	}

@@ -278,7 +278,14 @@ func (s *Session) immediate(req wire.Request) bool {
 	case *wire.SubscribeRequest:
 		return n.immediate && (r.Token == "" || n.verifierImmediate) && !asks(volute.KindSubscribe, r.Channel)
 	case *wire.PublishRequest:
-		return n.immediate && !asks(volute.KindPublish, r.Channel)
+		kind := volute.KindPublish
+		if r.Type == typeMap {
+			kind = volute.KindMapPublish
+			if r.Removed {
+				kind = volute.KindMapRemove
+			}
+		}
+		return n.immediate && !asks(kind, r.Channel)
 	case *wire.RPCRequest:
 		return !asks(volute.KindRPC, r.MethodName)
 	case *wire.RefreshRequest, *wire.SubRefreshRequest:

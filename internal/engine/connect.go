@@ -223,7 +223,7 @@ func (c *call) serverSide(req *wire.ConnectRequest, cred credentials) ([]*joinin
 		if err != nil {
 			return nil, refuse(volute.DisconnectBadRequest, "%v", err)
 		}
-		if n.rules.private(channel) {
+		if n.rules.private(channel) || o.SubscriptionType != "" {
 			continue
 		}
 		limited, allowed := n.rules.userLimited(channel, cred.user)

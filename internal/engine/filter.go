@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 
 	"github.com/volute-io/volute"
@@ -80,12 +81,21 @@ func checkLeaf(f *volute.FilterNode) error {
 	return nil
 }
 
-// refilter replaces the application's filter of a subscription from now on.
+// refilter replaces the application's filter of a subscription from now on. A map
+// must be loaded again: what passes is another set of keys.
 func (sub *Subscription) refilter(f *volute.FilterNode) {
 	if sub.more == nil {
 		sub.more = &subscriptionMore{}
 	}
-	sub.more.filter = both(f, sub.more.wished)
+	filter := both(f, sub.more.wished)
+	if reflect.DeepEqual(filter, sub.more.filter) {
+		return
+	}
+	if o, _, err := sub.session.node().rules.options(sub.name); err == nil && isMap(subscriptionType(o)) {
+		sub.reset("its tags filter has changed")
+		return
+	}
+	sub.more.filter = filter
 	sub.more.floor = math.MaxUint64 // patches would build on what was filtered out
 	sub.flags |= flagFiltered
 }

@@ -35,6 +35,9 @@ type joining struct {
 // configure settles what the subscription is: the channel's options as the
 // application overrides them, and what the client asks for as far as they allow.
 func (n *Node) configure(j *joining, o *volute.ChannelOptions, req wire.SubscribeRequest, user string) error {
+	if j.serverSide && o.SubscriptionType != "" {
+		return refuse(volute.ErrNotAvailable, "channel %q: clients subscribe themselves where subscription_type is %q", j.channel, o.SubscriptionType)
+	}
 	j.options = *o
 	if ov := j.so.Override; ov != nil {
 		override := func(flag *bool, by *bool) {
@@ -51,7 +54,7 @@ func (n *Node) configure(j *joining, o *volute.ChannelOptions, req wire.Subscrib
 	// Who may ask for a channel's history or presence may as well follow it.
 	seesHistory := n.mayAsSubscriber(user, o.AllowHistoryForClient, o.AllowHistoryForSubscriber, o.AllowHistoryForAnonymous)
 	seesPresence := n.mayAsSubscriber(user, o.AllowPresenceForClient, o.AllowPresenceForSubscriber, o.AllowPresenceForAnonymous)
-	history := j.options.HasHistory()
+	history := j.options.HasHistory() && j.options.SubscriptionType == ""
 	j.recoverable = history && (j.options.ForceRecovery || req.Recoverable && (o.AllowRecovery || seesHistory))
 	j.positioned = history && (j.options.ForcePositioning || req.Positioned && (o.AllowPositioning || seesHistory)) || j.recoverable
 	j.pushJoins = j.options.JoinLeave && (j.options.ForcePushJoinLeave || req.JoinLeave && seesPresence)
@@ -62,6 +65,9 @@ func (n *Node) configure(j *joining, o *volute.ChannelOptions, req wire.Subscrib
 		j.recover = true
 	}
 	j.strict = req.Recover && req.Flag&2 != 0
+	if isMap(subscriptionType(o)) && streams(&o.Map) {
+		j.positioned, j.recoverable = true, true
+	}
 	if j.delta = j.wantsDelta(o, req); j.delta {
 		j.rare()
 	}
@@ -117,6 +123,14 @@ func (j *joining) passing(list []*volute.Publication) []*volute.Publication {
 // broker delivers, the client is present, its position is known. What is
 // published meanwhile waits in the subscription. After an error, abandon.
 func (c *call) join(j *joining) error {
+	if err := c.listen(j); err != nil {
+		return err
+	}
+	return c.position(j)
+}
+
+// listen is the part of join after which deliveries wait in the subscription.
+func (c *call) listen(j *joining) error {
 	s, n := c.s, c.s.node()
 	err := c.do(func() error {
 		if j.sub == nil {
@@ -131,9 +145,12 @@ func (c *call) join(j *joining) error {
 		}
 		j.sub.state = subJoining
 		j.sub.info = j.so.Info
+		j.who = j.sub.clientInfo()
+		if traces := j.traces(j.who); len(traces) > 0 {
+			j.rare().traces = traces
+		}
 		j.sub.more = j.more
 		j.sub.flags |= j.flags()
-		j.who = j.sub.clientInfo()
 		s.shard.attach(j.sub, j.channel)
 		return nil
 	})
@@ -149,7 +166,7 @@ func (c *call) join(j *joining) error {
 		}
 		j.present = true
 	}
-	return c.position(j)
+	return nil
 }
 
 func (j *joining) flags() subFlags {
@@ -175,11 +192,7 @@ func (j *joining) flags() subFlags {
 // client missed, and fills in the result.
 func (c *call) position(j *joining) error {
 	n, res := c.s.node(), &j.result
-	res.Data = j.so.Data
-	res.Positioned, res.Recoverable = j.positioned, j.recoverable
-	if j.so.ExpireAt > 0 && !j.refreshed {
-		res.Expires, res.TTL = true, ttl(j.so.ExpireAt)
-	}
+	j.terms(res)
 	if !j.positioned {
 		return nil
 	}
@@ -215,6 +228,15 @@ func (c *call) position(j *joining) error {
 	}
 	j.since = last
 	return nil
+}
+
+// terms tells the client what it has been granted.
+func (j *joining) terms(res *wire.SubscribeResult) {
+	res.Data = j.so.Data
+	res.Positioned, res.Recoverable = j.positioned, j.recoverable
+	if j.so.ExpireAt > 0 && !j.refreshed {
+		res.Expires, res.TTL = true, ttl(j.so.ExpireAt)
+	}
 }
 
 // missed returns what the client asks to recover, the stream's position, and
@@ -311,12 +333,12 @@ func (sub *Subscription) live(j *joining) {
 func (c *call) announce(joins []*joining) error {
 	n := c.s.node()
 	for _, j := range joins {
-		if !j.options.JoinLeave {
+		if !j.options.JoinLeave && (j.more == nil || j.more.traces == nil) {
 			continue
 		}
 		live := false
 		err := c.do(func() error {
-			if live = j.sub.state == subLive; live {
+			if live = j.sub.state == subLive; live && j.options.JoinLeave {
 				j.sub.flags |= flagAnnounced
 			}
 			return nil
@@ -325,6 +347,12 @@ func (c *call) announce(joins []*joining) error {
 			return nil // gone: nobody heard of it, nobody needs to hear that it left
 		}
 		if !live {
+			continue
+		}
+		if j.more != nil {
+			n.leaveTraces(c.ctx, j.more.traces)
+		}
+		if !j.options.JoinLeave {
 			continue
 		}
 		if _, err := n.broker.Publish(c.ctx, j.channel, volute.Delivery{Kind: volute.DeliverJoin, Info: &j.who}, volute.PublishOptions{}); err != nil {
@@ -363,6 +391,7 @@ type departure struct {
 	info      volute.ClientInfo
 	present   bool // take it out of presence
 	announced bool // publish a leave
+	traces    []trace
 }
 
 // remove takes a subscription out of the session and its channel, for the reason
@@ -373,9 +402,14 @@ func (s *Session) remove(sub *Subscription, u volute.Unsubscribe) (departure, bo
 	}
 	s.node().registry.numSubs.Add(-1)
 	was := sub.state
+	present := sub.has(flagPresence) && was == subLive
 	sub.state = subEnded
 	sub.pending = nil
 	s.shard.detach(sub)
+	if sub.more != nil && sub.more.load != nil {
+		present = present || sub.call == nil && sub.more.load.j.present // a command that is out undoes that
+		sub.more.load.end()
+	}
 	if sub.call != nil && s.state != stateClosed {
 		sub.call.cancel()
 	}
@@ -384,11 +418,14 @@ func (s *Session) remove(sub *Subscription, u volute.Unsubscribe) (departure, bo
 	if was == subLive {
 		s.node().hooks.unsubscribed(sub, u)
 	}
-	d := departure{channel: sub.name, present: sub.has(flagPresence) && was == subLive, announced: sub.has(flagAnnounced)}
+	d := departure{channel: sub.name, present: present, announced: sub.has(flagAnnounced)}
+	if sub.more != nil && was == subLive {
+		d.traces = sub.more.traces
+	}
 	if d.present || d.announced {
 		d.info = sub.clientInfo()
 	}
-	return d, d.present || d.announced
+	return d, d.present || d.announced || len(d.traces) > 0
 }
 
 // depart tells the world of ended subscriptions: here if that is immediate, else
@@ -407,6 +444,7 @@ func (n *Node) depart(gone []departure) {
 					n.log.Warn("presence was not removed; it expires by itself", "channel", d.channel, "client", d.info.Client, "error", err)
 				}
 			}
+			n.removeTraces(ctx, d.traces)
 			if d.announced {
 				if _, err := n.broker.Publish(ctx, d.channel, volute.Delivery{Kind: volute.DeliverLeave, Info: &d.info}, volute.PublishOptions{}); err != nil {
 					n.log.Warn("leave was not published", "channel", d.channel, "client", d.info.Client, "error", err)

@@ -41,6 +41,7 @@ type Node struct {
 
 	// What it works with.
 	broker            volute.Broker
+	maps              volute.MapBroker // nil: the broker keeps no maps
 	presence          volute.Presence
 	router            volute.Router
 	verifier          volute.Verifier
@@ -80,6 +81,7 @@ func New(c Config, p Parts) (*Node, error) {
 		registry:          newRegistry(),
 		emulated:          newEmulated(),
 	}
+	n.maps, _ = p.Broker.(volute.MapBroker)
 	n.hooks = newHooks(n)
 	n.cluster = newCluster(n, p.Bus)
 	n.ctx, n.stop = context.WithCancel(context.Background())

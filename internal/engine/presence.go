@@ -99,7 +99,7 @@ func (s *Session) tick() {
 				return
 			}
 		}
-		if sub.has(flagPresence) {
+		if sub.has(flagPresence) || sub.more != nil && sub.more.traces != nil {
 			renew = append(renew, sub)
 		}
 		if d := n.config.PositionCheckDelay; sub.positioned() && d > 0 && s.shard.now()-sub.checkedAt >= millis(d) {
@@ -122,12 +122,20 @@ func (s *Session) renewPresence(subs []*Subscription) {
 	n := s.node()
 	infos := make([]departure, 0, len(subs))
 	for _, sub := range subs {
-		infos = append(infos, departure{channel: sub.name, info: sub.clientInfo()})
+		d := departure{channel: sub.name, info: sub.clientInfo(), present: sub.has(flagPresence)}
+		if sub.more != nil {
+			d.traces = sub.more.traces
+		}
+		infos = append(infos, d)
 	}
 	n.now(func() {
 		ctx, cancel := n.deadline()
 		defer cancel()
 		for i := range infos {
+			n.leaveTraces(ctx, infos[i].traces)
+			if !infos[i].present {
+				continue
+			}
 			if err := n.presence.Add(ctx, infos[i].channel, infos[i].info.Client, infos[i].info); err != nil {
 				n.log.Warn("presence was not renewed", "channel", infos[i].channel, "client", infos[i].info.Client, "error", err)
 			}

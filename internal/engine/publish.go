@@ -19,8 +19,11 @@ func (c *call) publish(req *wire.PublishRequest) (wire.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if req.Type != 0 || o.SubscriptionType != "" {
-		return nil, refuse(volute.ErrNotAvailable, "channel %q takes no publications of type %d%s", req.Channel, req.Type, of(ns))
+	if req.Type == typeMap {
+		return c.mapPublish(req, o, ns)
+	}
+	if req.Type != typeStream || o.SubscriptionType != "" {
+		return nil, refuse(volute.ErrNotAvailable, "channel %q takes no publications of type %d: subscription_type is %q%s", req.Channel, req.Type, o.SubscriptionType, of(ns))
 	}
 	if err := n.rules.dataFormat(o, req.Data); err != nil {
 		return nil, err

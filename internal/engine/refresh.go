@@ -174,7 +174,7 @@ func (c *call) subRefresh(req *wire.SubRefreshRequest) (wire.Result, error) {
 	}
 	return res, c.do(func() error {
 		sub.expireAt, sub.info = t.ExpireAt, t.Info
-		if t.TagsFilter != nil {
+		if t.TagsFilter != nil && sub.state == subLive {
 			sub.refilter(t.TagsFilter)
 		}
 		return nil

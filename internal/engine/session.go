@@ -197,11 +197,15 @@ func (s *Session) work(p []byte) {
 		if cmd.ID == 0 && !isSend(cmd) {
 			s.pong()
 		} else {
-			if s.conflicts(cmd) {
+			switch {
+			case s.paging(cmd):
+				s.refuseSecondPage(cmd)
+			case s.conflicts(cmd):
 				s.wait(p)
 				return
+			default:
+				s.start(cmd)
 			}
-			s.start(cmd)
 		}
 		if s.state == stateClosed || s.state == stateRefused {
 			return

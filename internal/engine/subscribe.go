@@ -12,24 +12,14 @@ import (
 
 // subscribe lets a client into a channel.
 func (c *call) subscribe(req *wire.SubscribeRequest) error {
-	s, n := c.s, c.s.node()
+	s := c.s
 	if req.Channel == "" {
 		return refuse(volute.DisconnectBadRequest, "subscribe names no channel")
 	}
-	var sub *Subscription
-	err := c.do(func() error {
-		if s.subs.get(req.Channel) != nil {
-			return refuse(volute.ErrAlreadySubscribed, "channel %q", req.Channel)
-		}
-		if limit := n.config.ChannelLimit; limit > 0 && s.subs.len() >= limit {
-			return refuse(volute.ErrLimitExceeded, "the client has client.channel_limit %d subscriptions", limit)
-		}
-		// The entry counts from here on, whoever is asked and however long it takes.
-		sub = &Subscription{session: s, name: req.Channel, call: c}
-		s.subs.add(sub)
-		n.registry.numSubs.Add(1)
-		return nil
-	})
+	if isMap(req.Type) {
+		return c.subscribeMap(req)
+	}
+	sub, err := c.enter(req.Channel)
 	if err != nil {
 		return err
 	}
@@ -60,6 +50,25 @@ func (c *call) subscribe(req *wire.SubscribeRequest) error {
 	return c.announce([]*joining{j})
 }
 
+// enter makes the entry of a subscription that the client asks for. It counts
+// from here on, whoever is asked and however long it takes.
+func (c *call) enter(channel string) (sub *Subscription, err error) {
+	s, n := c.s, c.s.node()
+	err = c.do(func() error {
+		if s.subs.get(channel) != nil {
+			return refuse(volute.ErrAlreadySubscribed, "channel %q", channel)
+		}
+		if limit := n.config.ChannelLimit; limit > 0 && s.subs.len() >= limit {
+			return refuse(volute.ErrLimitExceeded, "the client has client.channel_limit %d subscriptions", limit)
+		}
+		sub = &Subscription{session: s, name: channel, call: c}
+		s.subs.add(sub)
+		n.registry.numSubs.Add(1)
+		return nil
+	})
+	return sub, err
+}
+
 // admit decides whether the client may subscribe, and how: by its token, its
 // name in the channel's, the application, or the channel's flags.
 func (c *call) admit(j *joining, req *wire.SubscribeRequest) error {
@@ -68,8 +77,8 @@ func (c *call) admit(j *joining, req *wire.SubscribeRequest) error {
 	if err != nil {
 		return err
 	}
-	if o.SubscriptionType != "" || req.Type != 0 {
-		return refuse(volute.ErrPermissionDenied, "subscription type %d does not fit channel %q%s", req.Type, req.Channel, of(ns))
+	if err := fits(req, o, ns); err != nil {
+		return err
 	}
 	if err := c.permission(j, o, ns, req); err != nil {
 		return err

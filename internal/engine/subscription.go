@@ -96,6 +96,8 @@ func (sub *Subscription) take(d volute.Delivery) {
 		if sub.positioned() {
 			sub.insufficient("deliveries were lost on the way to this node")
 		}
+	case volute.DeliverReset:
+		sub.reset("the channel was cleared")
 	case volute.DeliverPublication:
 		sub.takePublication(d)
 	}
@@ -130,6 +132,17 @@ func (sub *Subscription) takePublication(d volute.Delivery) {
 	}
 	s.shard.counters.delivered.Add(1)
 	s.shard.push(s, sub.name, &wire.PublicationPush{Publication: p, Epoch: d.Epoch, DataAsString: how.delta})
+}
+
+// reset ends a subscription whose client must load everything again.
+func (sub *Subscription) reset(why string) {
+	s := sub.session
+	s.log("subscription was invalidated", "channel", sub.name, "reason", why)
+	if sub.has(flagServerSide) {
+		s.close(refuse(volute.DisconnectStateInvalidated, "channel %q: %s", sub.name, why))
+		return
+	}
+	s.unsubscribe(sub, volute.UnsubscribeStateInvalidated)
 }
 
 // insufficient ends a positioned subscription whose client misses something: the

@@ -1,0 +1,906 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/volute-io/volute"
+)
+
+// withMaps adds map namespaces of every mode, with small pages.
+func withMaps(c *Config, _ *Parts) {
+	o := volute.ChannelOptions{
+		AllowSubscribeForClient: true, AllowSubscribeForAnonymous: true, SubscriptionType: "map",
+		AllowTagsFilter: true, AllowedDeltaTypes: []string{"fossil"},
+		Map: volute.MapOptions{
+			MinPageSize: 2, DefaultPageSize: 3, MaxPageSize: 5,
+			AllowPublishForSubscriber: true, AllowRemoveForSubscriber: true, AllowPublishForAnonymous: true, AllowRemoveForAnonymous: true,
+		},
+	}
+	for _, mode := range []string{"ephemeral", "recoverable", "persistent"} {
+		o.Map.Mode = mode
+		c.Channels.Namespaces[mode] = o
+	}
+	o.Map.ClientKey, o.Map.RemoveClientOnUnsubscribe, o.Map.Mode = "client_id", true, "ephemeral"
+	c.Channels.Namespaces["cursors"] = o
+	o.SubscriptionType = "map_clients"
+	c.Channels.Namespaces["clients"] = o
+	o.SubscriptionType = "map_users"
+	c.Channels.Namespaces["users"] = o
+	watched := c.Channels.Namespaces["room"]
+	watched.MapClientsPresenceChannelPrefix, watched.MapUsersPresenceChannelPrefix = "clients:", "users:"
+	c.Channels.Namespaces["watched"] = watched
+}
+
+// set sets keys "k1", "k2", … to a value.
+func (b *bench) set(channel string, from, to int, value string) volute.Position {
+	b.t.Helper()
+	var at volute.Position
+	for i := from; i <= to; i++ {
+		r, err := b.node.MapPublish(b.t.Context(), volute.MapPublishRequest{Channel: channel, Key: fmt.Sprint("k", i), Data: []byte(value), Tags: map[string]string{"odd": fmt.Sprint(i % 2)}})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		at = r.Position
+	}
+	synctest.Wait()
+	return at
+}
+
+func (b *bench) unset(channel, key string) {
+	b.t.Helper()
+	if _, err := b.node.MapRemove(b.t.Context(), volute.MapRemoveRequest{Channel: channel, Key: key}); err != nil {
+		b.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// mapClient goes through the phases of a map subscription as the SDK does.
+type mapClient struct {
+	*fakeClient
+	channel string
+	ask     string // added to every command
+	kept    map[string]string
+	pages   []string // phases of the replies
+	offset  uint64
+	epoch   string
+	live    mapReply
+}
+
+type mapReply struct {
+	Type                               int32
+	Phase                              int32
+	Cursor, Epoch                      string
+	Offset                             uint64
+	State, Publications                []told2
+	Recovered, Recoverable, Positioned bool
+	WasRecovering                      bool `json:"was_recovering"`
+	Delta                              bool
+}
+
+type told2 struct {
+	told
+	Removed bool
+	Info    *struct{ User, Client string }
+}
+
+func (b *bench) mapClient(channel, ask string) *mapClient {
+	return &mapClient{fakeClient: b.connected(), channel: channel, ask: ask, kept: map[string]string{}}
+}
+
+// page sends one subscribe command and returns its result or error code.
+func (m *mapClient) page(rest string) (mapReply, uint32) {
+	m.b.t.Helper()
+	m.send(fmt.Sprintf(`{"id":5,"subscribe":{"channel":"%s","type":1%s%s}}`, m.channel, rest, m.ask))
+	var reply struct {
+		Subscribe mapReply
+		Error     struct{ Code uint32 }
+	}
+	got := m.take()
+	if len(got) == 0 || json.Unmarshal([]byte(got[0]), &reply) != nil {
+		m.b.t.Fatalf("%s: got %q\nlog:\n%s", rest, got, m.b.log)
+	}
+	m.onLoop(func() { m.frames = append(got[1:], m.frames...) })
+	return reply.Subscribe, reply.Error.Code
+}
+
+func (m *mapClient) apply(list []told2) {
+	for _, p := range list {
+		if p.Removed {
+			delete(m.kept, p.Key)
+		} else {
+			m.kept[p.Key] = string(p.Data)
+		}
+	}
+}
+
+// load reads all pages until the subscription is live, calling between before
+// each command but the first. It returns the code of an error.
+func (m *mapClient) load(between func(page int)) uint32 {
+	m.b.t.Helper()
+	var changes []told2
+	cursor, phase := "", int32(2)
+	for i := 0; ; i++ {
+		if i > 0 && between != nil {
+			between(i)
+		}
+		rest := `,"phase":2`
+		if phase == 1 {
+			rest = fmt.Sprintf(`,"phase":1,"offset":%d,"epoch":"%s"`, m.offset, m.epoch)
+		} else if cursor != "" {
+			rest += fmt.Sprintf(`,"cursor":"%s","offset":%d,"epoch":"%s"`, cursor, m.offset, m.epoch)
+		}
+		r, code := m.page(rest)
+		if code != 0 {
+			return code
+		}
+		m.pages = append(m.pages, fmt.Sprint(r.Phase))
+		m.apply(r.State)
+		changes = append(changes, r.Publications...)
+		switch r.Phase {
+		case 0:
+			m.apply(changes)
+			m.live, m.offset, m.epoch = r, r.Offset, r.Epoch
+			return 0
+		case 1:
+			m.offset = r.Offset
+		case 2:
+			if i == 0 {
+				m.offset, m.epoch = r.Offset, r.Epoch
+			}
+			if cursor = r.Cursor; cursor == "" {
+				phase = 1
+			}
+		}
+		if i > 100 {
+			m.b.t.Fatal("loading does not end")
+		}
+	}
+}
+
+// follow applies what was pushed since.
+func (m *mapClient) follow() {
+	m.b.t.Helper()
+	for _, line := range m.take() {
+		var reply struct{ Push struct{ Pub *told2 } }
+		if err := json.Unmarshal([]byte(line), &reply); err != nil || reply.Push.Pub == nil {
+			m.b.t.Fatalf("got %s", line)
+		}
+		m.apply([]told2{*reply.Push.Pub})
+		m.offset = reply.Push.Pub.Offset
+	}
+}
+
+// same compares what the client knows with the state.
+func (m *mapClient) same(what string) {
+	m.b.t.Helper()
+	page, err := m.b.node.MapReadState(m.b.t.Context(), volute.MapStateRequest{Channel: m.channel, Limit: -1})
+	if err != nil {
+		m.b.t.Fatal(err)
+	}
+	want := map[string]string{}
+	for _, p := range page.Entries {
+		want[p.Key] = string(p.Data)
+	}
+	if fmt.Sprint(m.kept) != fmt.Sprint(want) {
+		m.b.t.Fatalf("%s: the client knows %v, the state is %v\nlog:\n%s", what, m.kept, want, m.b.log)
+	}
+}
+
+func TestMapLoads(t *testing.T) {
+	for _, mode := range []string{"ephemeral", "recoverable", "persistent"} {
+		start(t, withMaps, func(b *bench) {
+			channel := mode + ":a"
+			for _, keys := range []int{0, 2, 3, 4, 20} {
+				b.set(channel, 1, keys, "1")
+				m := b.mapClient(channel, "")
+				if code := m.load(nil); code != 0 {
+					t.Fatalf("%s with %d keys: error %d", mode, keys, code)
+				}
+				m.same("loaded")
+				if want := max(1, (keys+2)/3); len(m.pages) != want {
+					t.Errorf("%s with %d keys: phases %v, want %d pages", mode, keys, m.pages, want)
+				}
+				if streams := mode != "ephemeral"; m.live.Type != 1 || m.live.Recoverable != streams || m.live.Positioned != streams || (m.live.Epoch != "") != streams || m.live.Recovered {
+					t.Errorf("%s: %+v", mode, m.live)
+				}
+				b.set(channel, 1, 3, "2")
+				b.unset(channel, "k2")
+				m.follow()
+				m.same("live")
+				m.leave()
+			}
+		})
+	}
+}
+
+// TestMapChangesWhileLoading has keys change between any two pages.
+func TestMapChangesWhileLoading(t *testing.T) {
+	for _, mode := range []string{"ephemeral", "recoverable", "persistent"} {
+		start(t, withMaps, func(b *bench) {
+			channel := mode + ":a"
+			b.set(channel, 1, 12, "0")
+			m := b.mapClient(channel, `,"limit":4`)
+			code := m.load(func(page int) {
+				b.set(channel, page, page, fmt.Sprint(100+page))
+				if page < 4 {
+					b.unset(channel, fmt.Sprint("k", 13-page))
+				}
+				b.set(channel, 20+page, 20+page, "7")
+			})
+			if code != 0 {
+				t.Fatalf("%s: error %d, phases %v", mode, code, m.pages)
+			}
+			m.same(mode + ": loaded")
+			b.set(channel, 1, 30, "3")
+			m.follow()
+			m.same(mode + ": live")
+		})
+	}
+}
+
+// TestMapStreamPages has so much change that the changes take several pages.
+func TestMapStreamPages(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		channel := "persistent:a"
+		b.set(channel, 1, 5, "0")
+		m := b.mapClient(channel, `,"limit":5`)
+		if code := m.load(func(page int) {
+			if page == 1 {
+				t.Fatal("the state is one page")
+			}
+		}); code != 0 || len(m.pages) != 1 {
+			t.Fatalf("error %d, phases %v", code, m.pages)
+		}
+		m.leave()
+		m = b.mapClient(channel, `,"limit":4`)
+		if code := m.load(func(page int) {
+			if page == 1 {
+				b.set(channel, 1, 14, "8")
+			}
+		}); code != 0 {
+			t.Fatalf("error %d, phases %v", code, m.pages)
+		}
+		m.same("loaded")
+		if got := strings.Join(m.pages, ""); !strings.HasPrefix(got, "22") || !strings.Contains(got, "11") || !strings.HasSuffix(got, "0") {
+			t.Errorf("phases %s", got)
+		}
+	})
+}
+
+func TestMapRecovery(t *testing.T) {
+	for _, mode := range []string{"recoverable", "persistent"} {
+		start(t, withMaps, func(b *bench) {
+			channel := mode + ":a"
+			b.set(channel, 1, 3, "1")
+			m := b.mapClient(channel, "")
+			m.load(nil)
+			m.same("loaded")
+			m.send(`{"id":6,"unsubscribe":{"channel":"` + channel + `"}}`)
+			m.take()
+			b.set(channel, 2, 9, "2")
+			b.unset(channel, "k1")
+			var replies []string
+			for phase := 1; ; {
+				r, code := m.page(fmt.Sprintf(`,"phase":%d,"recover":%v,"offset":%d,"epoch":"%s"`, phase, len(replies) == 0, m.offset, m.epoch))
+				if code != 0 {
+					t.Fatalf("error %d after %v", code, replies)
+				}
+				replies = append(replies, fmt.Sprint(r.Phase))
+				m.apply(r.Publications)
+				m.offset = r.Offset
+				if r.Phase == 0 {
+					if !r.Recovered || !r.WasRecovering || len(r.State) > 0 {
+						t.Errorf("%+v", r)
+					}
+					break
+				}
+			}
+			m.same("recovered")
+			if strings.Join(replies, "") != "110" {
+				t.Errorf("phases %v", replies)
+			}
+			b.set(channel, 1, 2, "3")
+			m.follow()
+			m.same("live")
+		})
+	}
+}
+
+func TestMapUnrecoverable(t *testing.T) {
+	start(t, func(c *Config, p *Parts) {
+		withMaps(c, p)
+		o := c.Channels.Namespaces["persistent"]
+		o.Map.StreamSize = 6
+		c.Channels.Namespaces["persistent"] = o
+	}, func(b *bench) {
+		at := b.set("persistent:a", 1, 10, "1")
+		for _, tt := range []struct {
+			name, rest string
+			code       uint32
+		}{
+			{"fits", fmt.Sprintf(`,"phase":1,"recover":true,"offset":4,"epoch":"%s"`, at.Epoch), 0},
+			{"too far", fmt.Sprintf(`,"phase":1,"recover":true,"offset":3,"epoch":"%s"`, at.Epoch), 112},
+			{"another epoch", `,"phase":1,"recover":true,"offset":9,"epoch":"old"`, 112},
+			{"ahead", fmt.Sprintf(`,"phase":1,"recover":true,"offset":11,"epoch":"%s"`, at.Epoch), 112},
+			{"changes without state", fmt.Sprintf(`,"phase":1,"offset":9,"epoch":"%s"`, at.Epoch), 112},
+			{"live at once, too much missed", fmt.Sprintf(`,"phase":0,"recover":true,"offset":4,"epoch":"%s"`, at.Epoch), 112},
+			{"live at once", fmt.Sprintf(`,"phase":0,"recover":true,"offset":5,"epoch":"%s"`, at.Epoch), 0},
+			{"live without anything", `,"phase":0`, 0},
+		} {
+			m := b.mapClient("persistent:a", "")
+			if _, code := m.page(tt.rest); code != tt.code {
+				t.Errorf("%s: code %d, want %d", tt.name, code, tt.code)
+			}
+			m.wantOpen()
+			m.leave()
+		}
+		m := b.mapClient("ephemeral:a", "")
+		if _, code := m.page(`,"phase":1,"recover":true,"offset":1,"epoch":"e"`); code != 112 {
+			t.Errorf("no changes are kept: code %d", code)
+		}
+		m.take()
+		if code := m.load(nil); code != 0 {
+			t.Errorf("after an error, from scratch: code %d", code)
+		}
+
+		// The channel is cleared while the client reads the state.
+		for _, channel := range []string{"persistent:a", "ephemeral:b"} {
+			b.set(channel, 1, 10, "1")
+			m = b.mapClient(channel, "")
+			if code := m.load(func(page int) {
+				if page == 2 {
+					if err := b.node.MapClear(t.Context(), channel); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+				}
+			}); code != 112 {
+				t.Errorf("cleared meanwhile: code %d", code)
+			}
+			m.leave()
+		}
+
+		// More changes than the subscription holds.
+		b.set("ephemeral:c", 1, 10, "1")
+		m = b.mapClient("ephemeral:c", "")
+		if code := m.load(func(page int) {
+			if page == 1 {
+				for range pendingLimit/10 + 1 {
+					b.set("ephemeral:c", 1, 10, "2")
+				}
+			}
+		}); code != 112 {
+			t.Errorf("more changes than can be held: code %d", code)
+		}
+	})
+}
+
+func TestMapCleared(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		b.set("persistent:a", 1, 3, "1")
+		m := b.mapClient("persistent:a", "")
+		m.load(nil)
+		if err := b.node.MapClear(t.Context(), "persistent:a"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		m.want(`{"push":{"channel":"persistent:a","unsubscribe":{"code":2502,"reason":"state invalidated"}}}`)
+		m.kept = map[string]string{}
+		if code := m.load(nil); code != 0 {
+			t.Fatal(code)
+		}
+		m.same("loaded again")
+	})
+}
+
+func TestMapCatchUpTimeout(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		b.set("persistent:a", 1, 10, "1")
+		slow, gone, fast := b.mapClient("persistent:a", ""), b.mapClient("persistent:a", ""), b.mapClient("persistent:a", "")
+		for _, m := range []*mapClient{slow, gone} {
+			if r, _ := m.page(`,"phase":2`); r.Phase != 2 {
+				t.Fatalf("%+v", r)
+			}
+		}
+		gone.send(`{"id":6,"unsubscribe":{"channel":"persistent:a"}}`)
+		fast.load(nil)
+		time.Sleep(4 * time.Second)
+		slow.wantOpen()
+		time.Sleep(1100 * time.Millisecond)
+		slow.wantClosed(3008)
+		gone.wantOpen()
+		fast.wantOpen()
+	})
+}
+
+// TestMapStartsOver has a client forget what it has read.
+func TestMapStartsOver(t *testing.T) {
+	for _, channel := range []string{"persistent:a", "ephemeral:a"} {
+		start(t, withMaps, func(b *bench) {
+			b.set(channel, 1, 10, "1")
+			m := b.mapClient(channel, "")
+			m.page(`,"phase":2`)
+			if code := m.load(nil); code != 0 {
+				t.Fatal(code)
+			}
+			m.same("loaded")
+			if _, code := m.page(`,"phase":2`); code != 105 {
+				t.Errorf("subscribed twice: code %d", code)
+			}
+			if n := b.node.registry.numSubs.Load(); n != 1 {
+				t.Errorf("%d subscriptions", n)
+			}
+			m.leave()
+			if n, loops := b.node.registry.numSubs.Load(), b.node.hub.loops(channel); n != 0 || loops != 0 {
+				t.Errorf("%d subscriptions are left, loops %b", n, loops)
+			}
+		})
+	}
+}
+
+// TestMapConcurrentPages needs a broker that takes its time, and a client that
+// may have several commands out.
+func TestMapConcurrentPages(t *testing.T) {
+	slow := &slowBroker{}
+	start(t, func(c *Config, p *Parts) {
+		withMaps(c, p)
+		c.Concurrency = 4
+		slow.Broker, slow.history = p.Broker, make(chan struct{})
+		p.Broker = &slowMaps{slowBroker: slow, MapBroker: p.Broker.(volute.MapBroker)}
+	}, func(b *bench) {
+		b.set("ephemeral:a", 1, 10, "1")
+		c := b.connected()
+		c.send(`{"id":2,"subscribe":{"channel":"ephemeral:a","type":1,"phase":2}}`)
+		c.send(`{"id":3,"subscribe":{"channel":"ephemeral:a","type":1,"phase":2}}`)
+		c.want(`{"id":3,"error":{"code":113,"message":"concurrent pagination","temporary":true}}`)
+		slow.history <- struct{}{}
+		synctest.Wait()
+		if got := c.take(); len(got) != 1 || !strings.Contains(got[0], `"phase":2,"cursor":`) {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+type slowMaps struct {
+	*slowBroker
+	volute.MapBroker
+}
+
+func (b *slowMaps) MapState(ctx context.Context, channel string, q volute.MapQuery) (volute.MapPage, error) {
+	page, err := b.MapBroker.MapState(ctx, channel, q)
+	<-b.history
+	return page, err
+}
+
+func TestMapTypes(t *testing.T) {
+	start(t, func(c *Config, p *Parts) {
+		withMaps(c, p)
+		c.Channels.Namespaces["poll"] = volute.ChannelOptions{SubscriptionType: "shared_poll", AllowSubscribeForClient: true, AllowSubscribeForAnonymous: true}
+	}, func(b *bench) {
+		for channel, codes := range map[string][5]int{ // by the type that is asked for
+			"a":           {0, 103, 103, 103, 108},
+			"ephemeral:a": {103, 0, 103, 103, 108},
+			"clients:a":   {103, 103, 0, 103, 108},
+			"users:a":     {103, 103, 103, 0, 108},
+			"poll:a":      {107, 107, 107, 107, -1},
+		} {
+			for kind, code := range codes {
+				c := b.connected()
+				c.send(fmt.Sprintf(`{"id":2,"subscribe":{"channel":"%s","type":%d,"phase":%d}}`, channel, kind, 2*min(kind, 1)))
+				got := c.take()[0]
+				if code >= 0 && strings.Contains(got, fmt.Sprintf(`"code":%d,`, code)) != (code > 0) {
+					t.Errorf("%s, type %d: %s", channel, kind, got)
+				}
+				c.leave()
+			}
+		}
+	})
+}
+
+func TestMapFilter(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		for _, channel := range []string{"persistent:a", "ephemeral:a"} {
+			b.set(channel, 1, 8, "1")
+			m := b.mapClient(channel, `,"tf":{"key":"odd","cmp":"eq","val":"1"}`)
+			if code := m.load(func(int) { b.set(channel, 1, 2, "2") }); code != 0 {
+				t.Fatal(code)
+			}
+			b.set(channel, 3, 4, "3")
+			b.unset(channel, "k7")
+			b.unset(channel, "k8")
+			m.follow()
+			if got := fmt.Sprint(m.kept); got != "map[k1:2 k3:3 k5:1]" {
+				t.Errorf("%s: %s", channel, got)
+			}
+		}
+	})
+}
+
+// TestMapFilterOfApplication changes the application's filter by a new token.
+func TestMapFilterOfApplication(t *testing.T) {
+	token := volute.SubscribeToken{Channel: "persistent:a"}
+	start(t, func(c *Config, p *Parts) {
+		withMaps(c, p)
+		p.Verifier = verifierFunc(func(string) volute.SubscribeToken { return token })
+	}, func(b *bench) {
+		b.set("persistent:a", 1, 4, "1")
+		token.TagsFilter = leaf("odd", "eq", "1")
+		m := b.mapClient("persistent:a", `,"token":"t"`)
+		m.load(nil)
+		m.send(`{"id":7,"sub_refresh":{"channel":"persistent:a","token":"t"}}`)
+		m.want(`{"id":7,"sub_refresh":{}}`)
+		token.TagsFilter = leaf("odd", "eq", "0")
+		m.send(`{"id":8,"sub_refresh":{"channel":"persistent:a","token":"t"}}`)
+		if got := strings.Join(m.take(), "\n"); !strings.Contains(got, `"code":2502`) || !strings.Contains(got, `{"id":8,"sub_refresh":{}}`) {
+			t.Errorf("got %s", got)
+		}
+		m.kept = map[string]string{}
+		m.load(nil)
+		if got := fmt.Sprint(m.kept); got != "map[k2:1 k4:1]" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+type verifierFunc func(token string) volute.SubscribeToken
+
+func (f verifierFunc) VerifyConnect(context.Context, string) (volute.ConnectToken, error) {
+	return volute.ConnectToken{}, volute.ErrTokenIsInvalid
+}
+
+func (f verifierFunc) VerifySubscribe(_ context.Context, token string) (volute.SubscribeToken, error) {
+	return f(token), nil
+}
+
+// TestMapDelta builds patches on each key's own value.
+func TestMapDelta(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		publish := func(key string, i int) {
+			t.Helper()
+			if _, err := b.node.MapPublish(t.Context(), volute.MapPublishRequest{Channel: "persistent:a", Key: key, Data: []byte(document(i)), Delta: true}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for i := range 5 {
+			publish(fmt.Sprint("k", i), i)
+		}
+		m := b.mapClient("persistent:a", `,"delta":"fossil"`)
+		readers := map[string]*reader{}
+		seed := func(list []told2, patched bool) {
+			t.Helper()
+			for _, p := range list {
+				r := readers[p.Key]
+				if r == nil {
+					r = &reader{t: t}
+					readers[p.Key] = r
+				}
+				r.read(p.told, patched)
+			}
+		}
+		first, _ := m.page(`,"phase":2,"limit":3`)
+		publish("k0", 10) // in the changes that come with the last page
+		last, code := m.page(fmt.Sprintf(`,"phase":2,"limit":3,"cursor":"%s","offset":%d,"epoch":"%s"`, first.Cursor, first.Offset, first.Epoch))
+		if code != 0 || !last.Delta || last.Phase != 0 {
+			t.Fatalf("%+v, error %d", last, code)
+		}
+		seed(first.State, false)
+		seed(last.State, false)
+		seed(last.Publications, false)
+		live := func(key string, i int, patched bool) {
+			t.Helper()
+			publish(key, i)
+			if got := m.pubs(); len(got) != 1 || readers[key].read(got[0], patched) != document(i) {
+				t.Fatalf("%s: %v", key, got)
+			}
+		}
+		live("k0", 11, true)
+		live("k3", 12, true)
+		b.unset("persistent:a", "k3")
+		m.take()
+		live("k3", 13, false)
+		live("k3", 14, true)
+		live("k0", 15, true)
+
+		// After a recovery, only what was told since is known for sure.
+		at, _ := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: "persistent:a"})
+		m.send(`{"id":6,"unsubscribe":{"channel":"persistent:a"}}`)
+		m.take()
+		publish("k1", 20)
+		r, code := m.page(fmt.Sprintf(`,"phase":1,"recover":true,"offset":%d,"epoch":"%s"`, at.Offset, at.Epoch))
+		if code != 0 || !r.Recovered || len(r.Publications) != 1 {
+			t.Fatalf("%+v, error %d", r, code)
+		}
+		seed(r.Publications, false)
+		live("k1", 21, true)
+		live("k0", 22, false)
+		live("k0", 23, true)
+	})
+}
+
+func TestMapPublishByClients(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		m, stranger := b.mapClient("persistent:a", ""), b.connected()
+		m.load(nil)
+		m.send(`{"id":6,"publish":{"channel":"persistent:a","type":1,"key":"x","data":{"a":1}}}`)
+		got := m.take()
+		if len(got) != 2 || !strings.Contains(got[0], `"data":{"a":1},"info":{"user":"","client":"`+m.s.ID()+`"},"offset":1,"key":"x"`) || got[1] != `{"id":6,"publish":{}}` {
+			t.Errorf("the echo does not come before the reply: %q", got)
+		}
+		m.send(`{"id":7,"publish":{"channel":"persistent:a","type":1,"key":"x","removed":true}}`)
+		if got = m.take(); len(got) != 2 || !strings.Contains(got[0], `"offset":2,"key":"x","removed":true`) {
+			t.Errorf("got %q", got)
+		}
+		for cmd, code := range map[string]int{
+			`"channel":"persistent:a","type":1,"key":"","data":1`:                                      107,
+			`"channel":"persistent:a","type":1,"key":"x"`:                                              107,
+			`"channel":"persistent:a","type":1,"key":"` + strings.Repeat("x", maxKey+1) + `","data":1`: 107,
+			`"channel":"persistent:a","data":1`:                                                        108,
+			`"channel":"a","type":1,"key":"x","data":1`:                                                108,
+			`"channel":"clients:a","type":1,"key":"x","data":1`:                                        108,
+			`"channel":"persistent:a","type":2,"key":"x","data":1`:                                     108,
+		} {
+			m.send(`{"id":8,"publish":{` + cmd + `}}`)
+			if got := m.take(); !strings.Contains(got[0], fmt.Sprintf(`"code":%d,`, code)) {
+				t.Errorf("%.80s: %s", cmd, got)
+			}
+		}
+		stranger.send(`{"id":9,"publish":{"channel":"persistent:a","type":1,"key":"x","data":1}}`, `{"id":10,"publish":{"channel":"persistent:a","type":1,"key":"x","removed":true}}`)
+		stranger.want(`{"id":9,"error":{"code":103,"message":"permission denied"}}`, `{"id":10,"error":{"code":103,"message":"permission denied"}}`)
+		if log := b.log.String(); !strings.Contains(log, "map.allow_publish_for_subscriber") || !strings.Contains(log, "map.allow_remove_for_subscriber") {
+			t.Error("the log does not say why")
+		}
+	})
+}
+
+func TestMapPublishPermission(t *testing.T) {
+	n := &Node{}
+	for _, tt := range []struct {
+		o          volute.MapOptions
+		user       string
+		subscribed bool
+		publish    bool
+		remove     bool
+	}{
+		{volute.MapOptions{}, "u", true, false, false},
+		{volute.MapOptions{AllowPublishForClient: true}, "u", false, true, false},
+		{volute.MapOptions{AllowPublishForClient: true}, "", true, false, false},
+		{volute.MapOptions{AllowPublishForClient: true, AllowPublishForAnonymous: true}, "", false, true, false},
+		{volute.MapOptions{AllowPublishForAnonymous: true}, "", true, false, false},
+		{volute.MapOptions{AllowRemoveForSubscriber: true}, "u", true, false, true},
+		{volute.MapOptions{AllowRemoveForSubscriber: true}, "u", false, false, false},
+		{volute.MapOptions{AllowRemoveForClient: true}, "u", false, false, true},
+	} {
+		if got := n.mayChange(&tt.o, "", tt.user, tt.subscribed, false) == nil; got != tt.publish {
+			t.Errorf("%+v of %q, subscribed %v: may publish %v", tt.o, tt.user, tt.subscribed, got)
+		}
+		if got := n.mayChange(&tt.o, "", tt.user, tt.subscribed, true) == nil; got != tt.remove {
+			t.Errorf("%+v of %q, subscribed %v: may remove %v", tt.o, tt.user, tt.subscribed, got)
+		}
+	}
+}
+
+// TestMapProxies lets the application decide, and change what is set.
+func TestMapProxies(t *testing.T) {
+	var asked []volute.Event
+	var refused error
+	start(t, func(c *Config, p *Parts) {
+		withMaps(c, p)
+		o := c.Channels.Namespaces["persistent"]
+		o.Map = volute.MapOptions{Mode: "persistent"} // no flag allows anything
+		c.Channels.Namespaces["persistent"] = o
+		p.Router = routes{
+			"map_publish": func(_ context.Context, ev volute.Event) (volute.Reply, error) {
+				asked = append(asked, ev)
+				return &volute.MapPublishReply{
+					Key: "mine:" + ev.Key, Data: []byte(`"full"`), StreamData: []byte(`"part"`), Tags: map[string]string{"t": "v"}, Score: 7, KeyMode: "if_new",
+				}, refused
+			},
+			"map_remove": func(_ context.Context, ev volute.Event) (volute.Reply, error) {
+				asked = append(asked, ev)
+				return &volute.MapRemoveReply{Key: "mine:" + ev.Key, Tags: map[string]string{"t": "w"}}, refused
+			},
+		}
+	}, func(b *bench) {
+		m := b.mapClient("persistent:a", "")
+		m.load(nil)
+		m.send(`{"id":6,"publish":{"channel":"persistent:a","type":1,"key":"x","data":1}}`)
+		got := m.take()
+		if len(got) != 2 || !strings.Contains(got[0], `"data":"part"`) || !strings.Contains(got[0], `"tags":{"t":"v"},"key":"mine:x","score":7`) {
+			t.Fatalf("got %q", got)
+		}
+		if ev := asked[0]; ev.Kind != volute.KindMapPublish || ev.Key != "x" || string(ev.Data) != "1" || ev.Channel != "persistent:a" || ev.Client != m.s.ID() {
+			t.Errorf("asked %+v", ev)
+		}
+		page, err := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: "persistent:a"})
+		if err != nil || string(page.Entries[0].Data) != `"full"` {
+			t.Errorf("%+v, %v", page, err)
+		}
+		m.send(`{"id":7,"publish":{"channel":"persistent:a","type":1,"key":"x","data":2}}`)
+		m.want(`{"id":7,"publish":{}}`) // the key is not new
+		m.send(`{"id":8,"publish":{"channel":"persistent:a","type":1,"key":"x","removed":true}}`)
+		if got = m.take(); len(got) != 2 || !strings.Contains(got[0], `"tags":{"t":"w"},"key":"mine:x","removed":true`) {
+			t.Errorf("got %q", got)
+		}
+		for _, refused = range []error{&volute.Error{Code: 400, Message: "no"}, &volute.Disconnect{Code: 4000, Reason: "out"}, errors.New("no such host")} {
+			c := b.connected()
+			c.send(`{"id":9,"publish":{"channel":"persistent:a","type":1,"key":"x","data":1}}`)
+			var d *volute.Disconnect
+			if errors.As(refused, &d) {
+				c.wantClosed(4000)
+			} else if got := c.take(); !strings.Contains(got[0], `"error"`) {
+				t.Errorf("got %q", got)
+			}
+		}
+	})
+}
+
+// TestMapClientKey has every client set its own key, which goes with it.
+func TestMapClientKey(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		watcher := b.mapClient("cursors:a", "")
+		watcher.load(nil)
+		var others []*mapClient
+		for i := range 3 {
+			m := b.mapClient("cursors:a", "")
+			m.load(nil)
+			m.send(fmt.Sprintf(`{"id":6,"publish":{"channel":"cursors:a","type":1,"key":"whatever","data":%d}}`, i))
+			others = append(others, m)
+		}
+		watcher.follow()
+		watcher.same("all are there")
+		if len(watcher.kept) != 3 || watcher.kept[others[1].s.ID()] != "1" {
+			t.Errorf("kept %v", watcher.kept)
+		}
+		others[0].leave()
+		others[1].send(`{"id":7,"unsubscribe":{"channel":"cursors:a"}}`)
+		watcher.follow()
+		watcher.same("two have gone")
+		time.Sleep(70 * time.Second) // nobody set a key again
+		if got := watcher.take(); len(got) != 1 || !strings.Contains(got[0], `"removed":true`) {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// TestMapPresence tells of subscriptions in channels of their own.
+func TestMapPresence(t *testing.T) {
+	start(t, func(c *Config, p *Parts) {
+		withMaps(c, p)
+		c.PingInterval = 0
+		p.Router = routes{"connect": func(_ context.Context, ev volute.Event) (volute.Reply, error) {
+			return &volute.ConnectReply{User: strings.Trim(string(ev.Data), `"`), Info: []byte(`{"name":1}`)}, nil
+		}}
+	}, func(b *bench) {
+		open := func(user string) *fakeClient {
+			c := b.client()
+			c.send(`{"id":1,"connect":{"data":"` + user + `"}}`)
+			c.send(`{"id":2,"subscribe":{"channel":"watched:x"}}`)
+			c.take()
+			return c
+		}
+		alice, alice2, bob := open("alice"), open("alice"), open("bob")
+		keys := func(channel string) string {
+			t.Helper()
+			page, err := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: channel})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list []string
+			for _, p := range page.Entries {
+				list = append(list, p.Key)
+				if p.Info == nil || p.Info.User == "" {
+					t.Errorf("%s: %+v", channel, p)
+				}
+			}
+			return strings.Join(list, " ")
+		}
+		if got, want := keys("clients:watched:x"), alice.s.ID()+" "+alice2.s.ID()+" "+bob.s.ID(); got != want {
+			t.Errorf("clients %s", got)
+		}
+		if got := keys("users:watched:x"); got != "alice bob" {
+			t.Errorf("users %s", got)
+		}
+		watcher := b.client()
+		watcher.send(`{"id":1,"connect":{"data":"carol"}}`, `{"id":2,"subscribe":{"channel":"clients:watched:x","type":2,"phase":2}}`, `{"id":3,"subscribe":{"channel":"users:watched:x","type":3,"phase":2}}`)
+		if got := watcher.take(); len(got) != 3 || !strings.Contains(got[1], `"info":{"user":"alice","client":"`+alice.s.ID()+`","conn_info":{"name":1}}`) {
+			t.Errorf("got %q", got)
+		}
+		time.Sleep(5 * time.Minute) // everybody is still there, and nobody is told so again
+		watcher.want()
+		alice.leave()
+		if got := watcher.take(); len(got) != 1 || !strings.Contains(got[0], `"key":"`+alice.s.ID()+`","removed":true`) {
+			t.Errorf("got %q", got)
+		}
+		bob.send(`{"id":4,"unsubscribe":{"channel":"watched:x"}}`)
+		if got := watcher.take(); len(got) != 1 || !strings.Contains(got[0], `"key":"`+bob.s.ID()+`","removed":true`) {
+			t.Errorf("got %q", got)
+		}
+		if got := keys("users:watched:x"); got != "alice bob" {
+			t.Errorf("users %s", got)
+		}
+		time.Sleep(90 * time.Second) // bob's user expires, alice has another connection
+		if got := keys("users:watched:x"); got != "alice" {
+			t.Errorf("users %s", got)
+		}
+		if got := watcher.take(); len(got) != 1 || !strings.Contains(got[0], `"key":"bob","removed":true`) {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestMapAPI(t *testing.T) {
+	start(t, withMaps, func(b *bench) {
+		ctx, n := t.Context(), b.node
+		code := func(_ any, err error) uint32 {
+			if err == nil {
+				return 0
+			}
+			return judge(err).e.Code
+		}
+		one := volute.MapPublishRequest{Channel: "persistent:a", Key: "k", Data: []byte("1")}
+		with := func(change func(*volute.MapPublishRequest)) volute.MapPublishRequest {
+			r := one
+			change(&r)
+			return r
+		}
+		for i, got := range map[uint32][]uint32{
+			0: {
+				code(n.MapPublish(ctx, one)),
+				code(n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:a"})),
+				code(n.MapReadStream(ctx, volute.MapStreamRequest{Channel: "persistent:a", Limit: -1})),
+				code(n.MapStats(ctx, "persistent:a")),
+				code(n.MapRemove(ctx, volute.MapRemoveRequest{Channel: "persistent:a", Key: "k"})),
+				code(nil, n.MapClear(ctx, "persistent:a")),
+			},
+			102: {code(n.MapStats(ctx, "nowhere:a"))},
+			107: {
+				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.Channel = "" }))),
+				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.Key = "" }))),
+				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.Data = nil }))),
+				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.KeyMode = "maybe" }))),
+				code(n.MapRemove(ctx, volute.MapRemoveRequest{Channel: "persistent:a"})),
+				code(n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:a", Cursor: "?"})),
+			},
+			108: {
+				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.Channel = "news:a" }))),
+				code(n.MapReadStream(ctx, volute.MapStreamRequest{Channel: "ephemeral:a"})),
+				code(n.MapStats(ctx, "a")),
+				code(nil, n.MapClear(ctx, "a")),
+				code(n.Publish(ctx, volute.PublishRequest{Channel: "persistent:a", Data: []byte("1")})),
+			},
+			112: {
+				code(n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:a", Revision: volute.Position{Epoch: "old"}})),
+				code(n.MapReadStream(ctx, volute.MapStreamRequest{Channel: "persistent:a", Since: volute.Position{Offset: 1, Epoch: "old"}})),
+			},
+		} {
+			for k, c := range got {
+				if c != i {
+					t.Errorf("call %d that should give %d gave %d", k, i, c)
+				}
+			}
+		}
+		b.set("persistent:b", 1, 4, "1")
+		page, err := n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:b"})
+		if err != nil || len(page.Entries) != 3 || page.Cursor == "" || page.Offset != 4 { // the default page size
+			t.Errorf("%+v, %v", page, err)
+		}
+		stream, err := n.MapReadStream(ctx, volute.MapStreamRequest{Channel: "persistent:b", Limit: 2, Reverse: true})
+		if err != nil || len(stream.Publications) != 2 || stream.Publications[0].Key != "k4" {
+			t.Errorf("%+v, %v", stream, err)
+		}
+		if stats, err := n.MapStats(ctx, "persistent:b"); err != nil || stats.Keys != 4 {
+			t.Errorf("%+v, %v", stats, err)
+		}
+		if err := n.Subscribe(ctx, volute.SubscribeRequest{Channel: "persistent:b", Target: volute.Target{AllUsers: true}}); err != nil {
+			t.Error(err)
+		}
+	})
+}
