@@ -171,11 +171,6 @@ func certificate(t *testing.T) (tls.Certificate, string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// indent puts a text under a YAML key.
-func indent(text string, by int) string {
-	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+strings.Repeat(" ", by))
-}
-
 // want checks headers and fields of the last event; "" wants none.
 type want map[string]string
 
