@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -33,13 +34,21 @@ func (c *checkCmd) Run(ctx context.Context) error {
 	errorCount, warnings := count[config.Error], count[config.Warning]
 	switch {
 	case errorCount > 0:
-		return fmt.Errorf("%d errors, %d warnings", errorCount, warnings)
+		return fmt.Errorf("%s, %s", number(errorCount, "error"), number(warnings, "warning"))
 	case c.Strict && warnings > 0:
-		return fmt.Errorf("%d warnings", warnings)
+		return errors.New(number(warnings, "warning"))
 	case err != nil:
 		return err
 	case len(findings) == 0:
 		fmt.Fprintln(os.Stderr, "nothing odd")
 	}
 	return nil
+}
+
+// number is "1 error" or "2 errors".
+func number(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

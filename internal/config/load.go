@@ -92,8 +92,15 @@ type loader struct {
 	rr     bool // some file is
 }
 
-// sorted returns the findings: errors first, then file by file.
+// sorted returns the findings, each once (one backend is many proxies' endpoint):
+// errors first, then file by file.
 func (l *loader) sorted() []Finding {
+	said := map[Finding]bool{}
+	l.findings = slices.DeleteFunc(l.findings, func(f Finding) bool {
+		again := said[f]
+		said[f] = true
+		return again
+	})
 	files := map[string]int{}
 	for _, f := range l.findings {
 		if _, ok := files[f.File]; !ok {

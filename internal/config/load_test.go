@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -356,4 +357,24 @@ channel:
 	check(t, c, `channel.proxy.publish.endpoint=grpc://a:1,grpc://b:1
 		channel.namespaces.live.publish_proxy_enabled=false
 		channel.proxy.subscribe_stream.endpoint=grpc://a:1,grpc://b:1`)
+}
+
+// One backend is the endpoint of many proxies; what is wrong with it is said once.
+func TestFindingsOnce(t *testing.T) {
+	for _, text := range []string{"backend: 127.0.0.1:9000", "backend: worker://nobody", "backend: ftp://127.0.0.1"} {
+		file := filepath.Join(t.TempDir(), "volute.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, findings, _ := Load(t.Context(), Options{Files: []string{file}})
+		count := 0
+		for _, f := range findings {
+			if f.Key == "backend" {
+				count++
+			}
+		}
+		if count != 1 {
+			t.Errorf("%s: %d findings, want 1: %v", text, count, findings)
+		}
+	}
 }
