@@ -52,8 +52,8 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	if f.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
 	}
-	if s.hold < time.Millisecond || s.lease < time.Second {
-		return s, errors.New("-hold and -lease: give at least 1ms and 1s")
+	if s.hold < time.Millisecond || s.lease < 2*time.Second {
+		return s, errors.New("-hold and -lease: give at least 1ms and 2s")
 	}
 	return s, nil
 }
@@ -201,7 +201,7 @@ func greet(w io.Writer, address string, s settings) {
   The cinema is open:  http://%s
 
   Open it in two windows and sign in under two names. Take a seat in one: it is taken
-  in the other. Let a hold run out. Pay: one payment in four is declined. Then stop
+  in the other. Let a hold run out. Pay: the bank declines now and then. Then stop
   this program with Ctrl-C and start it again, and watch the windows come back.
 
 `, address)

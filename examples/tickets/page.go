@@ -13,7 +13,7 @@ import (
 var files embed.FS
 
 // policy lets the page load and reach nothing but this server.
-const policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
+const policy = "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
 
 // page serves the page.
 func page() http.Handler {

@@ -33,6 +33,7 @@ var postgres struct {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	stopPostgres()
+	stopChromium()
 	os.Exit(code)
 }
 

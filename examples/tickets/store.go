@@ -62,7 +62,12 @@ func (s *Store) Close() error { return s.db.Close() }
 // in a transaction of its own. Of two processes that start at once, one runs
 // each of them and the other waits for it.
 func (s *Store) migrate(ctx context.Context) error {
-	if _, err := s.db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)`); err != nil {
+	const table = `CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)`
+	_, err := s.db.ExecContext(ctx, table)
+	if err != nil { // PostgreSQL fails if another process makes it at this moment: then it is there
+		_, err = s.db.ExecContext(ctx, table)
+	}
+	if err != nil {
 		return err
 	}
 	names, err := fs.Glob(migrations, "migrations/*.sql")
