@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -70,6 +71,9 @@ func (r *realtime) transports(mux *http.ServeMux) error {
 	if cfg.HTTPStream.Enabled || cfg.SSE.Enabled {
 		mux.Handle(path(cfg.Emulation.HandlerPrefix), transport.NewEmulation(transport.EmulationConfig{
 			Admission: admission, MaxBodySize: cfg.Emulation.MaxRequestBodySize,
+			Forward: func(ctx context.Context, node, session string, data []byte) bool {
+				return r.node.EmulateOn(ctx, node, session, data) == nil
+			},
 		}, r.node))
 	}
 	if c := &cfg.UniHTTPStream; c.Enabled {
