@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/volute-io/volute/internal/api"
+	"github.com/volute-io/volute/internal/loop"
 )
 
 // headerTimeout bounds a request's line and headers, so that a client that never
@@ -126,7 +127,7 @@ func (w *web) serve(ctx, grace context.Context) error {
 	})
 	var err error
 	if w.tls != nil {
-		err = s.ServeTLS(w.listener, "", "")
+		err = s.ServeTLS(loop.ForTLS(w.listener), "", "")
 	} else {
 		err = s.Serve(w.listener)
 	}

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"os"
@@ -12,10 +13,10 @@ import (
 type Conn struct {
 	loop    *Loop
 	handler Handler
-	out     *outbox // nil while nothing waits
-	stream  *stream // the portable driver's part, or nil
-	served  *served // the part of a connection that Serve made, or nil
-	err     error   // why it was closed
+	out     *outbox   // nil while nothing waits
+	stream  *stream   // the portable driver's part, or nil
+	served  *served   // the part of a connection that Serve made, or nil
+	tls     *tls.Conn // above the raw socket, or nil
 
 	fd       int32  // raw socket, or -1
 	slot     uint32 // place in Loop.conns
@@ -78,11 +79,7 @@ func (c *Conn) Write(p []byte, shared bool) {
 		}
 		c.sendGathered()
 	}
-	if c.out != nil {
-		c.queue(p, shared)
-	} else {
-		c.send(p, shared)
-	}
+	c.send(p, shared)
 }
 
 // Unsent is the number of bytes that wait to be sent.
@@ -106,6 +103,9 @@ func (c *Conn) Pause() {
 
 // Resume undoes Pause. Read is not called before Resume has returned.
 func (c *Conn) Resume() {
+	if c.paused && c.tls != nil {
+		c.loop.post(post{conn: c, what: resumed}) // the poller does not know what TLS has read ahead
+	}
 	c.paused = false
 	c.watch()
 }
@@ -116,6 +116,15 @@ func (c *Conn) Resume() {
 func (c *Conn) CloseAfterFlush(max time.Duration) {
 	if c.state != open {
 		return
+	}
+	if c.tls != nil {
+		if c.loop.reading == c {
+			c.sendGathered()
+		}
+		_ = c.tls.CloseWrite() // a failure to send has closed the connection
+		if c.state != open {
+			return
+		}
 	}
 	c.state = flushing
 	if c.out == nil {
@@ -140,8 +149,7 @@ func (c *Conn) fail(err error) {
 		return
 	}
 	c.state = closed
-	c.err = err
-	c.loop.dying = append(c.loop.dying, c)
+	c.loop.dying = append(c.loop.dying, death{c, err})
 }
 
 // release gives up all that a closed connection holds.
@@ -186,13 +194,25 @@ func (c *Conn) sendGathered() {
 	}
 }
 
-// send sends p, or as much as fits. Nothing waits before it, except that a
-// flushing connection has an outbox already.
+// send sends p, or lets wait what does not fit.
 func (c *Conn) send(p []byte, shared bool) {
+	switch {
+	case c.state == closed:
+	case c.tls != nil:
+		if _, err := c.tls.Write(p); err != nil {
+			c.fail(err)
+		}
+	default:
+		c.transmit(p, shared)
+	}
+}
+
+// transmit sends the bytes of p as they are, behind those that wait.
+func (c *Conn) transmit(p []byte, shared bool) {
 	if c.state == closed {
 		return
 	}
-	if c.fd >= 0 {
+	if c.fd >= 0 && (c.out == nil || c.out.size == 0) {
 		n, err := sendSocket(c.fd, p)
 		if n == len(p) {
 			return
@@ -343,6 +363,10 @@ func (c *Conn) flush() {
 // receive reads once from a raw socket. If there is more, the poller says so
 // again, after others had their turn.
 func (c *Conn) receive() {
+	if c.tls != nil && c.state == open {
+		c.receiveTLS()
+		return
+	}
 	n, err := receiveSocket(c.fd, c.loop.poller.buffer)
 	switch {
 	case err == errWouldBlock:

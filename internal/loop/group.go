@@ -3,10 +3,13 @@
 // at a time. It knows bytes, nothing of channels or protocols.
 //
 // On Linux a loop reads and writes raw non-blocking sockets found ready by its
-// own epoll set, so an idle connection costs its [Conn] and nothing else. What
-// has no raw socket (TLS, net.Pipe) and every other system use the portable
-// driver: a goroutine that reads, and one that writes while something is
-// unsent. A [Handler] cannot tell the difference.
+// own epoll set, so an idle connection costs its [Conn] and nothing else; with
+// [ForTLS] that goes for TLS, too, but for the state of its ciphers. What has no
+// raw socket (net.Pipe, a QUIC stream) and every other system use the portable
+// driver: a goroutine that reads, and one that writes while something is unsent.
+// What is somebody else's to write (the answer to an HTTP request) is served by
+// the goroutine that brought it, see [Loop.Serve]. A [Handler] cannot tell the
+// difference.
 package loop
 
 import (

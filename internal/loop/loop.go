@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,7 +50,7 @@ type Loop struct {
 	free     []uint32 // free slots
 	sockets  int      // connections that the poller watches
 	gen      uint32   // generation of the connection opened last
-	dying    []*Conn  // closed, their handlers still to be told
+	dying    []death  // closed, their handlers still to be told
 	spare    []post   // an empty array for posts
 	reading  *Conn    // whose Read is being called
 	gathered []byte   // what it wrote meanwhile
@@ -72,6 +73,12 @@ const (
 	polling        // waiting for the poller
 )
 
+// death is a closed connection and why.
+type death struct {
+	conn *Conn
+	err  error
+}
+
 // post is something that another goroutine tells the loop about a connection.
 type post struct {
 	conn    *Conn
@@ -86,7 +93,7 @@ const (
 	arrived              // its reading goroutine has bytes or an error
 	wrote                // its writing goroutine is done
 	gone                 // the peer of a served connection has gone
-	resumed              // Resume was called
+	resumed              // what was read ahead can be delivered
 )
 
 func newLoop(index int, cfg Config) *Loop {
@@ -146,17 +153,21 @@ func (l *Loop) Wake() {
 // Any goroutine may call it.
 func (l *Loop) Adopt(nc net.Conn, pending []byte, h Handler) error {
 	c := &Conn{loop: l, handler: h, fd: -1}
-	if raw := rawSocket(nc); raw != nil && !l.portable {
+	socket, under := socketUnder(nc)
+	if raw := rawSocket(socket); raw != nil && !l.portable {
 		if err := l.preparePoller(); err != nil {
-			nc.Close()
+			socket.Close()
 			return fmt.Errorf("loop: cannot watch sockets: %w", err)
 		}
 		fd, err := takeOver(raw)
-		nc.Close()
+		socket.Close()
 		if err != nil {
 			return fmt.Errorf("loop: cannot take over a socket: %w", err)
 		}
 		c.fd = int32(fd)
+		if under != nil {
+			under.owner, c.tls = c, nc.(*tls.Conn)
+		}
 	} else {
 		c.stream = &stream{nc: nc, resume: make(chan struct{}, 1)}
 	}
@@ -241,7 +252,7 @@ func (l *Loop) takePosts(last bool) {
 			p.conn.stream.holding = true
 			p.conn.receiveHeld()
 		case resumed:
-			p.conn.receiveHeld()
+			p.conn.resume()
 		case wrote:
 			p.conn.written()
 		case gone:
@@ -284,6 +295,9 @@ func (l *Loop) open(c *Conn, pending []byte) {
 	}
 	if len(pending) > 0 && c.state == open {
 		c.deliver(pending)
+	}
+	if c.tls != nil {
+		c.resume() // what TLS has read ahead
 	}
 }
 
@@ -345,9 +359,9 @@ func (l *Loop) serve(events []pollEvent) {
 // after every callback, never inside one.
 func (l *Loop) reap() {
 	for i := 0; i < len(l.dying); i++ {
-		c := l.dying[i]
-		l.dying[i] = nil
-		err, h := c.err, c.handler
+		c, err := l.dying[i].conn, l.dying[i].err
+		l.dying[i] = death{}
+		h := c.handler
 		c.release()
 		l.conns[c.slot] = nil
 		l.free = append(l.free, c.slot)

@@ -103,6 +103,15 @@ func (c *Conn) written() {
 	c.settle()
 }
 
+// resume delivers what was read ahead of the handler.
+func (c *Conn) resume() {
+	if c.stream != nil {
+		c.receiveHeld()
+	} else if c.wantsInput() {
+		c.receive()
+	}
+}
+
 // receiveHeld consumes what the reading goroutine handed over, unless reading
 // is paused.
 func (c *Conn) receiveHeld() {

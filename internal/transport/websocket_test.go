@@ -592,29 +592,35 @@ func TestPingFlood(t *testing.T) {
 	}
 }
 
-// TestTLS holds a conversation over TLS, which the portable driver serves.
+// TestTLS holds a conversation over TLS, on the loop and beside it.
 func TestTLS(t *testing.T) {
-	n := &node{receive: func(s *session, message string) { s.send(message) }}
-	s := serve(t, false, WebSocketConfig{}, n)
-	secure := httptest.NewTLSServer(s.http.Config.Handler)
-	defer secure.Close()
-	nc, err := tls.Dial("tcp", secure.Listener.Addr().String(), secure.Client().Transport.(*http.Transport).TLSClientConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
-	c := &client{nc, bufio.NewReader(nc), t}
-	c.write(append(fmt.Appendf(nil, sampleHandshake+"\r\n", "/"), masked(text, "early")...))
-	if res, err := http.ReadResponse(c.in, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("%+v, %v", res, err)
-	}
-	c.expect(frame{text, "early"})
-	c.write(frames(frame{text, long(1 << 20)}, frame{ping, ""}, frame{shut, closing(1000, "")}))
-	c.expect(frame{text, long(1 << 20)}, frame{pong, ""}, frame{shut, closing(1000, "")})
-	c.expectEOF()
-	if err := <-(<-s.sessions).closed; err != io.EOF {
-		t.Errorf("the session was told %v", err)
+	for _, d := range drivers {
+		t.Run(d.name, func(t *testing.T) {
+			n := &node{receive: func(s *session, message string) { s.send(message) }}
+			s := serve(t, d.portable, WebSocketConfig{}, n)
+			secure := httptest.NewUnstartedServer(s.http.Config.Handler)
+			secure.Listener = loop.ForTLS(secure.Listener)
+			secure.StartTLS()
+			defer secure.Close()
+			nc, err := tls.Dial("tcp", secure.Listener.Addr().String(), secure.Client().Transport.(*http.Transport).TLSClientConfig)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			nc.SetDeadline(time.Now().Add(20 * time.Second))
+			c := &client{nc, bufio.NewReader(nc), t}
+			c.write(append(fmt.Appendf(nil, sampleHandshake+"\r\n", "/"), masked(text, "early")...))
+			if res, err := http.ReadResponse(c.in, nil); err != nil || res.StatusCode != 101 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			c.expect(frame{text, "early"})
+			c.write(frames(frame{text, long(1 << 20)}, frame{ping, ""}, frame{shut, closing(1000, "")}))
+			c.expect(frame{text, long(1 << 20)}, frame{pong, ""}, frame{shut, closing(1000, "")})
+			c.expectEOF()
+			if err := <-(<-s.sessions).closed; err != io.EOF {
+				t.Errorf("the session was told %v", err)
+			}
+		})
 	}
 }
 
