@@ -121,18 +121,25 @@ type guest struct {
 // dial opens a connection and connects with data.
 func dial(t *testing.T, address string, data any) (*guest, reply) {
 	t.Helper()
+	g := talk(t, ws.DefaultDialer, address)
+	r := g.call(object{"connect": object{"data": data}})
+	g.user, g.session = r.Connect.Data.User.ID, r.Connect.Data.Session
+	return g, r
+}
+
+// talk opens a connection.
+func talk(t *testing.T, dialer ws.Dialer, address string) *guest {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	conn, _, _, err := ws.Dial(ctx, "ws://"+address+"/connection/websocket")
+	conn, _, _, err := dialer.Dial(ctx, "ws://"+address+"/connection/websocket")
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := &guest{t: t, conn: conn, pushes: make(chan reply, 10000), closed: make(chan struct{}), waiting: map[uint32]chan reply{}}
 	go g.read()
 	t.Cleanup(func() { conn.Close(); <-g.closed })
-	r := g.call(object{"connect": object{"data": data}})
-	g.user, g.session = r.Connect.Data.User.ID, r.Connect.Data.Session
-	return g, r
+	return g
 }
 
 // sign signs somebody up by name.
