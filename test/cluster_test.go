@@ -492,3 +492,24 @@ func TestClusterSurvivesRedis(t *testing.T) {
 		}},
 	))
 }
+
+func TestClusterSurvivesFailover(t *testing.T) {
+	servers, sentinel := brokertest.RedisSentinel(t)
+	survive(t, "engine: {type: redis, redis: {sentinel_address: "+sentinel.Addr+", sentinel_master_name: mymaster}}", []event{
+		{"the master of Redis is killed", func(t *testing.T, _ []*member) time.Time {
+			servers[0].Kill()
+			await(t, "failover", 20*time.Second, func() string {
+				if master := brokertest.RedisMaster(sentinel); master == "" || master == servers[0].Addr {
+					return "the old master is still named"
+				}
+				return ""
+			})
+			return time.Now()
+		}},
+		{"the old master comes back", func(*testing.T, []*member) time.Time {
+			servers[0].Start()
+			return time.Now()
+		}},
+		nodeEvents[0],
+	})
+}

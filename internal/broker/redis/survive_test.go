@@ -82,7 +82,7 @@ func TestSurvives(t *testing.T) {
 }
 
 func TestSurvivesFailover(t *testing.T) {
-	servers, sentinel := startSentinel(t)
+	servers, sentinel := brokertest.RedisSentinel(t)
 	a, b := pair(t, "redis+sentinel://"+sentinel.Addr+"?sentinel_master_name=mymaster")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -92,8 +92,7 @@ func TestSurvivesFailover(t *testing.T) {
 	silence, gaps := brokertest.Survive(t, a, b, 5, func() {
 		servers[0].Kill()
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			out, _ := exec.Command("redis-cli", "-u", "redis://"+sentinel.Addr, "sentinel", "get-master-addr-by-name", "mymaster").Output()
-			if words := strings.Fields(string(out)); len(words) == 2 && words[0]+":"+words[1] != servers[0].Addr {
+			if master := brokertest.RedisMaster(sentinel); master != "" && master != servers[0].Addr {
 				break
 			}
 			if time.Now().After(deadline) {
@@ -108,7 +107,7 @@ func TestSurvivesFailover(t *testing.T) {
 }
 
 func TestSurvivesClusterFailover(t *testing.T) {
-	addresses := startCluster(t)
+	addresses := brokertest.RedisCluster(t)
 	a, b := pair(t, "redis+cluster://"+addresses[0]+"?addr="+addresses[1])
 	silence, gaps := brokertest.Survive(t, a, b, 5, func() {
 		for _, address := range addresses { // replicas take over from their masters
