@@ -3,7 +3,7 @@
 GO    ?= go
 TOOL  := $(GO) tool -modfile=tools/go.mod
 CLI   := bin/volute
-ROOM  := examples/room/web
+PAGE  := examples/tickets/web
 
 # Packages whose goroutines meet: tested with the race detector, the others
 # without, so that nothing is tested twice.
@@ -19,8 +19,9 @@ GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | gre
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: web ## start the demo room on http://127.0.0.1:8000
-	$(GO) run ./examples/room
+run: ## start the example, a cinema, on http://127.0.0.1:8000
+	@mkdir -p .cache
+	$(GO) run ./examples/tickets -db .cache/tickets.db
 
 build: ## build bin/volute
 	$(GO) build -o $(CLI) ./cmd/volute
@@ -29,13 +30,13 @@ test: deps unit race e2e sdk ## everything: vet, unit, race, end-to-end, the off
 
 unit: ## vet, and the tests that need no race detector
 	$(GO) vet ./...
-	$(GO) test $$($(GO) list ./... | grep -vxF -e "$$($(GO) list $(RACE) ./test/...)")
+	$(GO) test $$($(GO) list ./... | grep -vxF -e "$$($(GO) list $(RACE) ./test/... ./examples/... ./docs/...)")
 
 race: ## the concurrent packages, under the race detector
 	$(GO) test -race -timeout 8m $(RACE)
 
-e2e: deps ## the binary with PHP, Node and Python workers and gRPC peers
-	$(GO) test -count=1 -timeout 8m ./test/...
+e2e: deps ## the binary with its peers, the example in a browser, the documentation's commands
+	$(GO) test -count=1 -timeout 8m ./test/... ./examples/... ./docs/...
 
 sdk: deps build ## the binary with the official `centrifuge` npm package
 	cd test/sdk && npm test --silent
@@ -55,11 +56,11 @@ micro: ## benchmarks of the hot paths
 proto: ## regenerate the code in proto/
 	cd proto && $(GO) generate ./...
 
-web: ## bundle the demo page with the SDK from npm
-	cd $(ROOM) && { test -d node_modules || npm ci --silent; } && npm run build --silent
+web: ## build the example's page anew, after a change (what is built is committed)
+	cd $(PAGE) && { test -d node_modules || npm ci --silent; } && npm run build --silent
 
 deps: ## install what the tests need and this machine lacks
 	scripts/install-deps.sh
 
 clean: ## remove what was built
-	rm -rf bin $(ROOM)/node_modules test/sdk/node_modules
+	rm -rf bin .cache $(PAGE)/node_modules test/sdk/node_modules

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: PHP, Node, npm and Python
-# from the distribution, the JavaScript packages from npm. Running it again does
-# nothing, and nothing is touched that is already there.
+# Installs what the tests need and this machine lacks: PHP, Node, npm, Python,
+# nginx, PostgreSQL and Chromium from the distribution, the JavaScript packages
+# from npm. Running it again does nothing, and nothing is touched that is already
+# there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +12,9 @@ need php php-cli
 need node nodejs
 need npm npm
 need python3 python3
+need chromium chromium
+[ -x /usr/sbin/nginx ] || need nginx nginx
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql
 
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null 2>&1 || { echo "please install: ${missing[*]}" >&2; exit 1; }
@@ -23,8 +27,9 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # npm writes node_modules/.package-lock.json last: older than the lock file means stale or half done.
-lock=test/sdk/package-lock.json
-if [ ! test/sdk/node_modules/.package-lock.json -nt "$lock" ]; then
-  (cd test/sdk && npm ci --silent --no-audit --no-fund </dev/null)
-  touch test/sdk/node_modules/.package-lock.json
-fi
+for folder in test/sdk examples/tickets/web; do
+  if [ ! "$folder/node_modules/.package-lock.json" -nt "$folder/package-lock.json" ]; then
+    (cd "$folder" && npm ci --silent --no-audit --no-fund </dev/null)
+    touch "$folder/node_modules/.package-lock.json"
+  fi
+done
