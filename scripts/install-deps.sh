@@ -12,6 +12,8 @@ need php php-cli
 need node nodejs
 need npm npm
 need python3 python3
+need redis-server redis-server
+need chromium chromium
 need chromium chromium
 [ -x /usr/sbin/nginx ] || need nginx nginx
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql
