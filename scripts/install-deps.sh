@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: PHP, Node, npm, Python,
-# nginx, PostgreSQL and Chromium from the distribution, the JavaScript packages
-# from npm. Running it again does nothing, and nothing is touched that is already
-# there.
+# Redis, nginx, PostgreSQL and Chromium from the distribution, the JavaScript
+# packages from npm. Running it again does nothing, and nothing is touched that is
+# already there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,6 @@ need node nodejs
 need npm npm
 need python3 python3
 need redis-server redis-server
-need chromium chromium
 need chromium chromium
 [ -x /usr/sbin/nginx ] || need nginx nginx
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql
