@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -55,6 +56,10 @@ func (n *Node) failed(ctx context.Context, route volute.Route, ev volute.Event, 
 	if ev.Method != "" {
 		args = append(args, "method", ev.Method)
 	}
-	n.log.Log(ctx, slog.LevelWarn, "an event was not answered", args...)
+	msg := "an event was not answered"
+	if errors.As(err, new(*volute.Error)) {
+		msg = "an event was answered with an internal error"
+	}
+	n.log.Log(ctx, slog.LevelWarn, msg, args...)
 	return &answered{backend: route.Name, err: err, logged: true}
 }

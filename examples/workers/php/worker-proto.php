@@ -30,7 +30,7 @@ function rpc(string $method, mixed $data, array $request): array
         'add' => $reply($data->a + $data->b),
         'echo' => $reply($data),
         'whoami' => $reply(['user' => $request[USER] ?? '', 'client' => $request[CLIENT]]),
-        'publish' => $reply(publish($data->channel, json_encode($data->data))),
+        'publish' => $reply((object) publish($data->channel, json_encode($data->data))),
         default => refuse(404, "there is no method $method"),
     };
 }
