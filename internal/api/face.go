@@ -25,14 +25,18 @@ type face struct {
 	log  *slog.Logger
 }
 
-// serve performs one operation. Failures are logged here and told to the caller
-// in the response; the error is codec.ErrNotReady or nil.
+// serve performs one operation. Failures, and why a call was refused, are logged
+// here; the caller is told as much as the response says. The error is
+// codec.ErrNotReady or nil.
 func (f *face) serve(ctx context.Context, op *codec.Operation, req proto.Message) (proto.Message, error) {
 	resp, err := op.Serve(ctx, f.api, req)
 	if errors.Is(err, codec.ErrNotReady) {
 		return nil, codec.ErrNotReady
 	}
-	if err != nil {
+	switch {
+	case errors.As(err, new(*volute.Error)):
+		f.log.InfoContext(ctx, "api call refused", "face", f.name, "method", op.Name, "reason", err)
+	case err != nil:
 		f.log.ErrorContext(ctx, "api call failed", "face", f.name, "method", op.Name, "error", err)
 	}
 	return resp, nil

@@ -38,8 +38,9 @@ func (op *Operation) NewRequest() proto.Message { return op.request.New().Interf
 func (op *Operation) NewResponse() proto.Message { return op.response.New().Interface() }
 
 // Serve performs req and returns the response, which holds a result or an error;
-// it is never nil. A failure that the caller only learns as error 100 is also
-// returned as err, to be logged. A panic of the API is such a failure.
+// it is never nil. What the caller does not learn is also returned as err, to be
+// logged: a failure that it is told as error 100 (a panic of the API is one), or
+// the reason of a refusal, which is a *volute.Error with more to say.
 func (op *Operation) Serve(ctx context.Context, api volute.API, req proto.Message) (resp proto.Message, err error) {
 	m := op.response.New()
 	defer func() {
@@ -58,7 +59,11 @@ func (op *Operation) Serve(ctx context.Context, api volute.API, req proto.Messag
 	case err == nil || filled(m):
 		return m.Interface(), err
 	case answer(m, nil, err):
-		return m.Interface(), nil
+		var told *volute.Error
+		if errors.As(err, &told) && told.Error() == err.Error() {
+			err = nil
+		}
+		return m.Interface(), err
 	}
 	answer(m, nil, volute.ErrInternal)
 	return m.Interface(), err
@@ -247,13 +252,15 @@ func serveBatch(ctx context.Context, api volute.API, req proto.Message, resp pro
 	return failureOf(failures)
 }
 
-// failureOf sums up what is to be logged of many calls.
+// failureOf sums up what is to be logged of many calls. Failures count more than
+// refusals.
 func failureOf(failures []error) error {
 	var first error
 	n := 0
+	refusal := func(err error) bool { return errors.As(err, new(*volute.Error)) }
 	for _, err := range failures {
 		if err != nil {
-			if first == nil {
+			if first == nil || refusal(first) && !refusal(err) {
 				first = err
 			}
 			n++

@@ -325,6 +325,7 @@ func TestServeErrors(t *testing.T) {
 		logged string
 	}{
 		"protocol error": {&recorder{err: volute.ErrUnknownChannel}, "publish", publish, `{"error":{"code":102,"message":"unknown channel"}}`, ""},
+		"refusal":        {&recorder{err: fmt.Errorf("no namespace b: %w", volute.ErrUnknownChannel)}, "publish", publish, `{"error":{"code":102,"message":"unknown channel"}}`, "no namespace b"},
 		"failure":        {&recorder{err: errors.New("redis: gone")}, "publish", publish, internal, "redis: gone"},
 		"disconnect":     {&recorder{err: volute.DisconnectStale}, "publish", publish, internal, "stale"},
 		"panic":          {&recorder{}, "publish", publish, internal, "panic: interface conversion"},
