@@ -14,10 +14,7 @@ func Missing(cfg *Config) []Finding {
 		key      string
 		fix      string
 	}{
-		{cfg.Broker.Enabled && cfg.Broker.Type != "memory" && cfg.Broker.Type != "redis", config.Error, "broker.type", "memory and redis are there"},
-		{cfg.HTTPServer.TLSAutocert.Enabled, config.Error, "http_server.tls_autocert", "give http_server.tls a certificate"},
-		{cfg.HTTPServer.HTTP3.Enabled, config.Warning, "http_server.http3", ""},
-		{cfg.WebTransport.Enabled, config.Warning, "webtransport", "clients use WebSocket"},
+		{cfg.Broker.Enabled && cfg.Broker.Type == "postgres", config.Error, "broker.type", "memory, redis, nats and redisnats are there"},
 		{cfg.Admin.Enabled, config.Warning, "admin", ""},
 		{cfg.Swagger.Enabled, config.Warning, "swagger", ""},
 		{cfg.Graphite.Enabled, config.Warning, "graphite", "prometheus is there"},
@@ -34,6 +31,9 @@ func Missing(cfg *Config) []Finding {
 		key := "channel.without_namespace"
 		if ns.Name != "" {
 			key = "channel.namespaces." + ns.Name
+		}
+		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
+			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history", Fix: "use broker.type redisnats, or set history_size to 0"})
 		}
 		if ns.SubscriptionType != "" && ns.SubscriptionType != "stream" {
 			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: ns.SubscriptionType + ": this version does not have it", Fix: "remove it"})

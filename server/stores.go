@@ -3,16 +3,22 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/broker/memory"
+	"github.com/volute-io/volute/internal/broker/nats"
 	"github.com/volute-io/volute/internal/broker/redis"
 	"github.com/volute-io/volute/internal/config"
 )
+
+// natsTimeout bounds the confirmation of subscriptions.
+const natsTimeout = 4 * time.Second
 
 // stores are what keeps channels: in this process, or outside for many nodes.
 type stores struct {
@@ -35,28 +41,54 @@ func newStores(s *Server, node string) (*stores, error) {
 	kind, presenceKind := cfg.Engine.Type, cfg.Engine.Type
 	brokerConfig, presenceConfig, ttl := cfg.Engine.Redis.Redis, cfg.Engine.Redis.Redis, cfg.Engine.Redis.PresenceTTL
 	brokerKey, presenceKey := "engine.redis", "engine.redis"
-	if cfg.Broker.Enabled {
-		kind, brokerConfig, brokerKey = cfg.Broker.Type, cfg.Broker.Redis.Redis, "broker.redis"
+	var fanout *nats.Carrier
+	if b := &cfg.Broker; b.Enabled {
+		kind, brokerConfig, brokerKey = b.Type, b.Redis.Redis, "broker.redis"
+		switch kind {
+		case "nats":
+			c, err := natsConfig(s, &b.NATS, "broker.nats", node)
+			if err != nil {
+				return nil, err
+			}
+			n := nats.New(c)
+			st.broker, st.bus, st.health = n, n.Bus(), n.Health
+			st.closes = append(st.closes, n.Close)
+		case "redisnats":
+			c, err := natsConfig(s, &b.RedisNATS.NATS, "broker.redisnats.nats", node)
+			if err != nil {
+				return nil, err
+			}
+			if c.Raw != nil || c.Wildcards {
+				return nil, errors.New("broker.redisnats.nats: raw_mode and allow_wildcards go with broker.type nats only: history knows no such channels")
+			}
+			fanout = nats.NewCarrier(c)
+			st.closes = append(st.closes, fanout.Close)
+			kind, brokerConfig, brokerKey = "redis", b.RedisNATS.Redis.Redis, "broker.redisnats.redis"
+		}
 	}
 	if p := &cfg.PresenceManager; p.Enabled {
 		presenceKind, presenceConfig, presenceKey, ttl = p.Type, p.Redis.Redis, "presence_manager.redis", p.Redis.PresenceTTL
 	}
 
-	open := func(c config.Redis, key string) (*redis.Broker, error) {
+	open := func(c config.Redis, key string, fanout *nats.Carrier) (*redis.Broker, error) {
 		shards, err := redisShards(c, key)
 		if err != nil {
 			return nil, err
 		}
-		b := redis.New(redis.Config{
+		settings := redis.Config{
 			Logger: s.log, Shards: shards, Prefix: c.Prefix, Node: node,
 			HistoryMetaTTL: cfg.Channel.HistoryMetaTTL, PresenceTTL: ttl,
-		})
+		}
+		if fanout != nil {
+			settings.Fanout = fanout
+		}
+		b := redis.New(settings)
 		st.closes = append(st.closes, b.Close)
 		return b, nil
 	}
 	var shared *redis.Broker
 	if kind == "redis" {
-		b, err := open(brokerConfig, brokerKey)
+		b, err := open(brokerConfig, brokerKey, fanout)
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +96,7 @@ func newStores(s *Server, node string) (*stores, error) {
 	}
 	if presenceKind == "redis" {
 		if presenceKey != brokerKey || shared == nil {
-			b, err := open(presenceConfig, presenceKey)
+			b, err := open(presenceConfig, presenceKey, nil)
 			if err != nil {
 				return nil, err
 			}
@@ -79,6 +111,28 @@ func (st *stores) close() {
 	for _, f := range slices.Backward(st.closes) {
 		f()
 	}
+}
+
+// natsConfig reads where NATS is.
+func natsConfig(s *Server, c *config.NATS, key, node string) (nats.Config, error) {
+	out := nats.Config{
+		Logger: s.log, URL: c.URL, Prefix: c.Prefix, Node: node,
+		DialTimeout: c.DialTimeout, WriteTimeout: c.WriteTimeout, Timeout: natsTimeout, Wildcards: c.AllowWildcards,
+	}
+	if c.URL == "" || c.Prefix == "" {
+		return out, fmt.Errorf("%s: url and prefix must not be empty", key)
+	}
+	if c.DialTimeout <= 0 || c.WriteTimeout <= 0 {
+		return out, fmt.Errorf("%s: dial_timeout and write_timeout must be above zero", key)
+	}
+	var err error
+	if out.TLS, err = c.TLS.Config(); err != nil {
+		return out, fmt.Errorf("%s.tls.%w", key, err)
+	}
+	if c.RawMode.Enabled {
+		out.Raw = &nats.Raw{Prefix: c.RawMode.Prefix, Replacements: c.RawMode.ChannelReplacements}
+	}
+	return out, nil
 }
 
 // redisShards reads where Redis is. key is that of the section, for errors.

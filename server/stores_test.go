@@ -129,6 +129,16 @@ func TestRedisKeysAreNamedInErrors(t *testing.T) {
 			c.PresenceManager.Redis.Redis = c.Engine.Redis.Redis
 			c.PresenceManager.Redis.Address = []string{"x:99999"}
 		}, "presence_manager.redis.address: "},
+		{"nats history", func(c *Config) {
+			c.Broker.Enabled, c.Broker.Type = true, "nats"
+			c.Channel.WithoutNamespace.HistorySize, c.Channel.WithoutNamespace.HistoryTTL = 1, time.Minute
+		}, "channel.without_namespace.history_size: broker.type nats keeps no history"},
+		{"nats timeout", func(c *Config) {
+			c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.DialTimeout = true, "nats", 0
+		}, "broker.nats: dial_timeout"},
+		{"raw redisnats", func(c *Config) {
+			c.Broker.Enabled, c.Broker.Type, c.Broker.RedisNATS.NATS.RawMode.Enabled = true, "redisnats", true
+		}, "broker.redisnats.nats: raw_mode"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := Default()

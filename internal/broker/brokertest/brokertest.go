@@ -29,6 +29,9 @@ type Options struct {
 // patience is how long to wait for what must happen.
 const patience = 10 * time.Second
 
+// probe is a channel that every node under test listens to.
+const probe = "brokertest-probe"
+
 // keep is a set of options with history.
 var keep = volute.PublishOptions{HistorySize: 100, HistoryTTL: time.Minute, HistoryMetaTTL: time.Hour}
 
@@ -104,7 +107,6 @@ func start(t *testing.T, b volute.Broker) *node {
 // awaitRun returns when deliveries arrive.
 func (n *node) awaitRun() {
 	n.t.Helper()
-	const probe = "brokertest-probe"
 	n.subscribe(probe)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		n.publish(probe, volute.Delivery{Kind: volute.DeliverJoin, Info: &volute.ClientInfo{}}, volute.PublishOptions{})
@@ -113,6 +115,19 @@ func (n *node) awaitRun() {
 		}
 	}
 	n.t.Fatal("Run delivers nothing")
+}
+
+// settle returns when all that was published has taken its way: who subscribes
+// from then on does not hear it.
+func (n *node) settle() {
+	n.t.Helper()
+	n.mu.Lock()
+	heard := len(n.got[probe])
+	n.mu.Unlock()
+	n.publish(probe, volute.Delivery{Kind: volute.DeliverJoin, Info: &volute.ClientInfo{}}, volute.PublishOptions{})
+	if !n.wait(patience, func() bool { return len(n.got[probe]) > heard }) {
+		n.t.Fatal("the probe does not come back")
+	}
 }
 
 func (n *node) deliver(channel string, d volute.Delivery) {

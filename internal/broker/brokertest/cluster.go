@@ -62,6 +62,9 @@ func testOneStream(t *testing.T, a, b *node) {
 	const each = 200
 	a.subscribe("s")
 	b.subscribe("s")
+	for _, n := range []*node{a, b} {
+		n.history("s", volute.HistoryQuery{}) // as sessions do that must not miss anything
+	}
 	o := keep
 	o.HistorySize = 2 * each
 	var wg sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 
 func testSubscribe(t *testing.T, n *node) {
 	n.say("a", "before", volute.PublishOptions{})
+	n.settle()
 	n.subscribe("a")
 	n.subscribe("b")
 	n.say("a", "1", volute.PublishOptions{})
@@ -21,6 +22,7 @@ func testSubscribe(t *testing.T, n *node) {
 	n.await("a", 1) // it may be on its way still
 	n.unsubscribe("a")
 	n.say("a", "between", volute.PublishOptions{})
+	n.settle()
 	n.subscribe("a")
 	n.say("a", "2", volute.PublishOptions{})
 	equal(t, "a", payloads(n.await("a", 2)), []string{"1", "2"})

@@ -16,6 +16,7 @@ import (
 func testConcurrentOffsets(t *testing.T, n *node) {
 	const publishers, each = 4, 100
 	n.subscribe("a")
+	n.history("a", volute.HistoryQuery{}) // as sessions do that must not miss anything
 	o := keep
 	o.HistorySize = publishers * each
 	told := make([]string, publishers*each+1)
@@ -118,11 +119,13 @@ func testHistorySize(t *testing.T, n *node) {
 
 func testSkipHistory(t *testing.T, n *node) {
 	n.say("unheard", "before", keep)
+	n.settle()
 	n.subscribe("unheard")
 	n.say("unheard", "1", keep)
 	n.await("unheard", 1) // it may be on its way still
 	n.unsubscribe("unheard")
 	n.say("unheard", "after", keep)
+	n.settle()
 	n.subscribe("unheard")
 	n.say("unheard", "2", keep)
 	equal(t, "with history but not always subscribed", payloads(n.await("unheard", 2)), []string{"1", "2"})

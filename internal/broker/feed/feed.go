@@ -44,6 +44,9 @@ const (
 // ChannelTopic is the topic of a channel's deliveries.
 func ChannelTopic(channel string) string { return string(topicChannel) + channel }
 
+// IsProbe reports whether a topic is that of probes.
+func IsProbe(topic string) bool { return topic != "" && topic[0] == topicProbe }
+
 // Carrier is a pub/sub system.
 type Carrier interface {
 	// Open connects for listening.
@@ -306,7 +309,7 @@ func (l *listening) hold(d volute.Delivery) {
 	l.held = append(l.held, d)
 }
 
-// understood counts a message that nobody understands; the log says so now and
+// misunderstood counts a message that nobody understands; the log says so now and
 // then.
 func (f *Feed) misunderstood(topic string, err error) {
 	f.mu.Lock()

@@ -34,24 +34,28 @@ const (
 type Broker struct {
 	cfg    Config
 	shards []*shard
-	bus    *Bus
+	bus    *feed.Bus
 }
 
 // New returns a Broker. It connects when it is first used or run, and as often
 // as it takes: errors are told by the operations and by Health.
 func New(cfg Config) *Broker {
-	b := &Broker{cfg: cfg, bus: newBus(cfg)}
+	b := &Broker{cfg: cfg}
 	for i := range cfg.Shards {
 		s := &shard{server: cfg.Shards[i], name: cfg.Shards[i].name(), prefix: cfg.Prefix + ":v1:"}
+		s.carrier = s
+		if cfg.Fanout != nil {
+			s.carrier = proven{cfg.Fanout, s}
+		}
 		f := feed.Config{
-			Name: s.name, Logger: cfg.Logger, Carrier: s, Timeout: s.server.IOTimeout,
+			Name: s.name, Logger: cfg.Logger, Carrier: s.carrier, Timeout: s.server.IOTimeout,
 			Missed: func(ctx context.Context, channel string, since volute.Position) ([]*volute.Publication, volute.Position, error) {
 				return b.read(ctx, s, channel, volute.HistoryQuery{Since: &since, Limit: repairLimit}, &since)
 			},
 		}
 		if i == 0 {
-			f.Inboxes, f.Receive = b.bus.topics(), b.bus.arrived
-			b.bus.send = s.Send
+			b.bus = feed.NewBus(cfg.Node, cfg.Logger, f.Carrier)
+			f.Inboxes, f.Receive = b.bus.Topics(), b.bus.Arrived
 		}
 		s.feed = feed.New(f)
 		b.shards = append(b.shards, s)
@@ -67,7 +71,7 @@ func (b *Broker) Close() {
 }
 
 // Bus is what nodes tell each other through the first shard.
-func (b *Broker) Bus() *Bus { return b.bus }
+func (b *Broker) Bus() *feed.Bus { return b.bus }
 
 // Health is nil while deliveries are proven to arrive from every shard; else it
 // says what is wrong.
@@ -145,12 +149,17 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 		p.Time = time.Now().UnixMilli()
 		d.Publication = &p
 	}
+	topic := s.prefix + feed.ChannelTopic(channel)
+	if b.cfg.Fanout != nil {
+		topic = "" // published below
+	}
 	if d.Kind != volute.DeliverPublication || !history && o.Version == 0 && o.IdempotencyKey == "" {
 		return volute.PublishResult{}, s.pass(ctx, channel, feed.AppendPlain(nil, &d))
 	}
 	keys := []string{s.key(channel, "m"), s.key(channel, "s"), s.key(channel, "i:"+o.IdempotencyKey)}
+	body := feed.AppendBody(nil, d.Publication)
 	args := []string{
-		rueidis.BinaryString(feed.AppendBody(nil, d.Publication)), s.prefix + feed.ChannelTopic(channel), "0", "0",
+		rueidis.BinaryString(body), topic, "0", "0",
 		b.metaTTL(o.HistoryMetaTTL), newEpoch(), "0", "", o.VersionEpoch, "0", "", "0",
 	}
 	if history {
@@ -185,13 +194,35 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return volute.PublishResult{}, s.failure(fmt.Errorf("publish was answered with nonsense: %w", err))
 	}
-	return volute.PublishResult{Position: volute.Position{Offset: offset, Epoch: epoch}, Suppressed: suppressed == 1}, nil
+	result := volute.PublishResult{Position: volute.Position{Offset: offset, Epoch: epoch}, Suppressed: suppressed == 1}
+	if topic != "" || result.Suppressed {
+		return result, nil
+	}
+	msg, err := kept(result.Position, args[9] == "1", out, &d, body)
+	if err != nil {
+		return volute.PublishResult{}, s.failure(err)
+	}
+	return result, s.carrier.Send(ctx, feed.ChannelTopic(channel), msg)
+}
+
+// kept is the message of a publication that the script has stored and not
+// published.
+func kept(at volute.Position, delta bool, out []rueidis.RedisMessage, d *volute.Delivery, body []byte) ([]byte, error) {
+	if at.Epoch == "" {
+		return feed.AppendPlain(nil, d), nil
+	}
+	if len(out) < 5 {
+		return nil, fmt.Errorf("publish was answered with %d values", len(out))
+	}
+	prevOffset, err1 := out[3].AsUint64()
+	prev, err2 := out[4].ToString()
+	return feed.AppendKept(nil, at, delta, prevOffset, []byte(prev), body), errors.Join(err1, err2)
 }
 
 // pass publishes without keeping.
 func (s *shard) pass(ctx context.Context, channel string, msg []byte) error {
-	if !s.server.Cluster {
-		return s.Send(ctx, feed.ChannelTopic(channel), msg)
+	if !s.server.Cluster || s.carrier != feed.Carrier(s) {
+		return s.carrier.Send(ctx, feed.ChannelTopic(channel), msg)
 	}
 	_, err := s.exec(ctx, passScript, []string{s.key(channel, "m")}, []string{s.prefix + feed.ChannelTopic(channel), rueidis.BinaryString(msg)})
 	return err
@@ -342,5 +373,5 @@ func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)
 var (
 	_ volute.Broker   = (*Broker)(nil)
 	_ volute.Presence = (*Broker)(nil)
-	_ volute.Bus      = (*Bus)(nil)
+	_ volute.Bus      = (*feed.Bus)(nil)
 )

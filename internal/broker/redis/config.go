@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/volute-io/volute/internal/broker/feed"
 )
 
 // Config is what a Broker needs to know. It has no defaults.
@@ -24,6 +26,9 @@ type Config struct {
 	Prefix string
 	// Node is this node's name on the bus.
 	Node string
+	// Fanout carries deliveries instead of Redis, which then keeps history and
+	// presence only; nil: Redis does.
+	Fanout feed.Carrier
 	// HistoryMetaTTL is how long a stream's position outlives the last operation
 	// on it, where the operation does not say.
 	HistoryMetaTTL time.Duration

@@ -18,10 +18,11 @@ import (
 
 // shard is one server (or sentinel group, or cluster), with its own connections.
 type shard struct {
-	server Server
-	name   string
-	prefix string // "<prefix>:v1:"
-	feed   *feed.Feed
+	server  Server
+	name    string
+	prefix  string // "<prefix>:v1:"
+	feed    *feed.Feed
+	carrier feed.Carrier // of deliveries: the shard itself, or something else
 
 	mu       sync.Mutex
 	client   rueidis.Client // nil until the server was reached
@@ -211,6 +212,22 @@ func (s *shard) Send(ctx context.Context, topic string, msg []byte) error {
 		return b.Publish().Channel(s.prefix + topic).Message(rueidis.BinaryString(msg)).Build()
 	})
 	return err
+}
+
+// proven is another carrier of deliveries, whose probes prove Redis, too.
+type proven struct {
+	feed.Carrier
+	shard *shard
+}
+
+// Send implements feed.Carrier.
+func (p proven) Send(ctx context.Context, topic string, msg []byte) error {
+	if feed.IsProbe(topic) {
+		if _, err := p.shard.do(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Ping().Build() }); err != nil {
+			return err
+		}
+	}
+	return p.Carrier.Send(ctx, topic, msg)
 }
 
 // Open implements feed.Carrier: the line is a connection of its own.

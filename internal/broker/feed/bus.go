@@ -1,4 +1,4 @@
-package redis
+package feed
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const waiting = 4096
 type Bus struct {
 	node    string
 	log     *slog.Logger
-	send    func(ctx context.Context, topic string, msg []byte) error
+	carrier Carrier
 	queue   chan letter
 	dropped atomic.Int64
 }
@@ -30,11 +30,14 @@ type letter struct {
 	msg  []byte
 }
 
-func newBus(cfg Config) *Bus {
-	return &Bus{node: cfg.Node, log: cfg.Logger, queue: make(chan letter, waiting)}
+// NewBus returns the bus of a node. Its Topics are inboxes of a Feed that passes
+// their messages to Arrived.
+func NewBus(node string, log *slog.Logger, c Carrier) *Bus {
+	return &Bus{node: node, log: log, carrier: c, queue: make(chan letter, waiting)}
 }
 
-func (b *Bus) topics() []string { return []string{topicAll, topicNode + b.node} }
+// Topics are what a node listens to.
+func (b *Bus) Topics() []string { return []string{topicAll, topicNode + b.node} }
 
 // Send implements volute.Bus.
 func (b *Bus) Send(ctx context.Context, node string, msg []byte) error {
@@ -44,11 +47,11 @@ func (b *Bus) Send(ctx context.Context, node string, msg []byte) error {
 	}
 	out := binary.AppendUvarint(nil, uint64(len(b.node)))
 	out = append(append(out, b.node...), msg...)
-	return b.send(ctx, topic, out)
+	return b.carrier.Send(ctx, topic, out)
 }
 
-// arrived is called on the line's goroutine.
-func (b *Bus) arrived(msg []byte) {
+// Arrived is called on the line's goroutine.
+func (b *Bus) Arrived(msg []byte) {
 	n, skip := binary.Uvarint(msg)
 	if skip <= 0 || n > uint64(len(msg)-skip) {
 		return // somebody else's
