@@ -180,12 +180,30 @@ func (a *application) rpc() *goridge.Server {
 		}
 		return rpcText(codec, text.String())
 	})
+	if a.local() {
+		s.Register("rpc.Stop", func(context.Context, byte, []byte) ([]byte, error) {
+			a.log.Info("somebody asks the server to stop, over RPC")
+			a.server.stop()
+			return []byte("true"), nil
+		})
+	}
 	pools := make([]*worker.Pool, len(a.pools))
 	for i, p := range a.pools {
 		pools[i] = p.Pool
 	}
 	worker.Register(s, pools...)
 	return s
+}
+
+// local reports whether the RPC address is reached from this machine only: others
+// must not be able to stop the server.
+func (a *application) local() bool {
+	if a.rpcAddress.Network == "unix" {
+		return true
+	}
+	host, _, err := net.SplitHostPort(a.rpcAddress.Address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // rpcText answers an RPC call with a text.

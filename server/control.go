@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/volute-io/volute/internal/goridge"
@@ -72,31 +72,77 @@ func (c *Control) PrintWorkers(ctx context.Context, w io.Writer, pools ...string
 		return err
 	}
 	for _, pool := range pools {
-		var list struct {
-			Workers []struct {
-				PID     int     `json:"pid"`
-				Jobs    int64   `json:"numExecs"`
-				Created int64   `json:"created"` // Unix nanoseconds
-				Memory  int64   `json:"memoryUsage"`
-				CPU     float64 `json:"CPUPercent"`
-				Status  string  `json:"statusStr"`
-			} `json:"workers"`
-		}
-		if err := c.call(ctx, callTimeout, "informer.Workers", pool, &list); err != nil {
+		looked, err := c.look(ctx, pool)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "Workers of [%s]:\n", pool)
-		table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(table, "PID\tSTATUS\tEXECS\tMEMORY\tCPU %\tCREATED\t")
-		for _, p := range list.Workers {
-			age := time.Since(time.Unix(0, p.Created)).Round(time.Second)
-			fmt.Fprintf(table, "%d\t%s\t%d\t%.1f MB\t%.2f\t%s ago\t\n", p.PID, p.Status, p.Jobs, float64(p.Memory)/1e6, p.CPU, age)
-		}
-		if err := table.Flush(); err != nil {
-			return err
+		fmt.Fprintf(w, "Workers of [%s]:\n%s", pool, looked.table())
+		if why := looked.stats.Trouble; why != "" {
+			fmt.Fprintf(w, "Workers do not start: %s\n", why)
 		}
 	}
 	return nil
+}
+
+// WatchWorkers writes the same again and again, with how busy each pool has been
+// meanwhile, until ctx ends. It is meant for a terminal: it begins each time at its
+// upper left corner.
+func (c *Control) WatchWorkers(ctx context.Context, w io.Writer, every time.Duration, pools ...string) error {
+	pools, err := c.pools(ctx, "informer.List", pools)
+	if err != nil {
+		return err
+	}
+	before := map[string]look{}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		var page strings.Builder
+		page.WriteString(home)
+		for _, pool := range pools {
+			now, err := c.look(ctx, pool)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&page, "Workers of [%s]: %s%s\n%s", pool, now.since(before[pool]), clearLine,
+				strings.ReplaceAll(now.table(), "\n", clearLine+"\n"))
+			if why := now.stats.Trouble; why != "" {
+				fmt.Fprintf(&page, "Workers do not start: %s%s\n", why, clearLine)
+			}
+			before[pool] = now
+		}
+		page.WriteString(clearBelow)
+		if _, err := io.WriteString(w, page.String()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// Stop asks the server to stop, and waits until it no longer answers, or ctx ends.
+func (c *Control) Stop(ctx context.Context) error {
+	var done bool
+	if err := c.call(ctx, callTimeout, "rpc.Stop", true, &done); err != nil {
+		return err
+	}
+	for {
+		again, err := Dial(ctx, c.address)
+		if err != nil {
+			return ctx.Err()
+		}
+		_ = again.Close()
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the server at %s was asked to stop and still runs: %w", c.address, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // Reset replaces all worker processes of some pools, or of all, and says so.

@@ -95,6 +95,7 @@ type Server struct {
 	api         volute.API
 
 	ready chan struct{}
+	stop  context.CancelFunc // ends Run
 	mu    sync.Mutex
 	addrs map[string]net.Addr
 }
@@ -177,6 +178,8 @@ func (s *Server) Addr(of string) net.Addr {
 // elsewhere, listeners close, worker processes end. That takes shutdown.timeout
 // at most. It returns nil after a stop that was asked for.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, s.stop = context.WithCancel(ctx)
+	defer s.stop()
 	var parts []part
 	listeners := listeners{given: s.options.listeners}
 	defer listeners.close()

@@ -33,6 +33,7 @@ var cli struct {
 	Configdoc     configdocCmd     `cmd:"" help:"Describe every configuration key, with type and default."`
 	Workers       workersCmd       `cmd:"" help:"Show the worker processes of a running server."`
 	Reset         resetCmd         `cmd:"" help:"Replace the worker processes of a running server, e.g. after a deployment."`
+	Stop          stopCmd          `cmd:"" help:"Stop a running server and wait until it has."`
 	Gentoken      gentokenCmd      `cmd:"" help:"Make a connection token, for trying things out."`
 	Gensubtoken   gensubtokenCmd   `cmd:"" help:"Make a subscription token, for trying things out."`
 	Checktoken    checktokenCmd    `cmd:"" help:"Say whether a connection token is valid, and what it says."`

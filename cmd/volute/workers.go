@@ -29,7 +29,7 @@ func (r *remote) control(ctx context.Context) (*server.Control, error) {
 
 type workersCmd struct {
 	remote
-	Interactive bool     `short:"i" help:"Show them again every second."`
+	Interactive bool     `short:"i" help:"Show them again every second, with events per second and latency."`
 	Pool        []string `arg:"" optional:"" help:"Pools to show. Default: all."`
 }
 
@@ -40,19 +40,11 @@ func (c *workersCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer control.Close()
-	for {
-		if c.Interactive {
-			fmt.Print("\033[H\033[2J") // home, clear
-		}
-		if err := control.PrintWorkers(ctx, os.Stdout, c.Pool...); err != nil || !c.Interactive {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
+	if c.Interactive {
+		fmt.Print("\033[2J") // clear; each page then begins at the corner
+		return control.WatchWorkers(ctx, os.Stdout, time.Second, c.Pool...)
 	}
+	return control.PrintWorkers(ctx, os.Stdout, c.Pool...)
 }
 
 type resetCmd struct {

@@ -87,7 +87,7 @@ func NewGRPC(c GRPCConfig) (*GRPC, error) {
 		// The default waits up to two minutes before it looks again for a backend
 		// that was down; clients would get errors that long after it is back.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 250 * time.Millisecond},
 			MinConnectTimeout: 10 * time.Second,
 		}))
 	if err != nil {

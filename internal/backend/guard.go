@@ -67,11 +67,11 @@ func (g *Guard) Handle(ctx context.Context, ev volute.Event) (volute.Reply, erro
 
 	var d *volute.Disconnect
 	if errors.As(err, &d) {
-		return nil, g.disconnect(ctx, ev, d)
+		return nil, g.disconnect(ctx, ev, d, err)
 	}
 	var e *volute.Error
 	if errors.As(err, &e) {
-		return nil, g.error(ctx, ev, e)
+		return nil, g.error(ctx, ev, e, err)
 	}
 	switch {
 	case ctx.Err() == nil && g.passed(call, err):
@@ -102,11 +102,11 @@ func (g *Guard) call(ctx context.Context, ev volute.Event) (reply volute.Reply, 
 	return g.next.Handle(ctx, ev)
 }
 
-// error makes an error's code one that SDKs understand: with code 0, which JSON
-// leaves out, they would give up for good without a reason.
-func (g *Guard) error(ctx context.Context, ev volute.Event, e *volute.Error) error {
+// error makes the code of e, which is in err, one that SDKs understand: with code
+// 0, which JSON leaves out, they would give up for good without a reason.
+func (g *Guard) error(ctx context.Context, ev volute.Event, e *volute.Error, err error) error {
 	if e.Code != 0 {
-		return e
+		return err
 	}
 	told := &volute.Error{Code: 400, Message: e.Message, Temporary: e.Temporary}
 	if e.Temporary {
@@ -117,10 +117,10 @@ func (g *Guard) error(ctx context.Context, ev volute.Event, e *volute.Error) err
 	return told
 }
 
-// disconnect makes a disconnect's code a legal close code for WebSocket.
-func (g *Guard) disconnect(ctx context.Context, ev volute.Event, d *volute.Disconnect) error {
+// disconnect makes the code of d, which is in err, a legal close code for WebSocket.
+func (g *Guard) disconnect(ctx context.Context, ev volute.Event, d *volute.Disconnect, err error) error {
 	if d.Code >= 3000 && d.Code <= 4999 {
-		return d
+		return err
 	}
 	told := &volute.Disconnect{Code: 4500, Reason: strconv.FormatUint(uint64(d.Code), 10)}
 	if d.Reason != "" {

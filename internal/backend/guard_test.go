@@ -74,11 +74,18 @@ func TestGuardTellsLegalCodes(t *testing.T) {
 			var logs journal
 			g := NewGuard("app", answer(nil, c.err), Limits{}, logs.logger())
 			_, err := g.Handle(t.Context(), volute.Event{Kind: volute.KindConnect, Client: "c1"})
-			if err.Error() != c.want.Error() {
+			told := err
+			var e *volute.Error
+			var d *volute.Disconnect
+			if errors.As(err, &e) {
+				told = e
+			} else if errors.As(err, &d) {
+				told = d
+			}
+			if told.Error() != c.want.Error() {
 				t.Errorf("error %v, want %v", err, c.want)
 			}
-			var e *volute.Error
-			if errors.As(err, &e) && e.Temporary != c.want.(*volute.Error).Temporary {
+			if e != nil && e.Temporary != c.want.(*volute.Error).Temporary {
 				t.Errorf("temporary = %t", e.Temporary)
 			}
 			if n := strings.Count(logs.String(), "\n"); c.logs == "" && n != 0 || c.logs != "" && n != 1 {

@@ -58,10 +58,11 @@ func (l *limit) refuse(ctx context.Context, ev volute.Event) error {
 		l.log.LogAttrs(ctx, slog.LevelWarn, "backend has more events than it may take; the rest get error 111 until a place is free",
 			append(eventAttrs(l.name, ev), slog.Int("concurrency", cap(l.places)), slog.Int64("queue", l.queue))...)
 	}
+	full := fmt.Errorf("max_concurrency %d events are under way and max_queue_size %d wait", cap(l.places), l.queue)
 	if ev.Kind == volute.KindRefresh || ev.Kind == volute.KindSubRefresh {
 		// A transport failure: these are prolonged and asked again. An error for
 		// the client would end what it has.
-		return fmt.Errorf("all %d places and %d places in the queue taken", cap(l.places), l.queue)
+		return full
 	}
-	return volute.ErrTooManyRequests
+	return fmt.Errorf("%w: %w", volute.ErrTooManyRequests, full)
 }

@@ -172,3 +172,61 @@ func TestStreamEndsWithItsClient(t *testing.T) {
 		<-stream.closed
 	})
 }
+
+// How long the application is told depends on why it does not answer.
+func TestHooksInsist(t *testing.T) {
+	down := fmt.Errorf("connection refused: %w", volute.ErrUnreachable)
+	for _, tt := range []struct {
+		name  string
+		fails func(since time.Duration) error // nil: heard
+		tries int                             // at the first client's event; 0 = as many as it takes
+		heard bool
+	}{
+		{"down for an hour", func(d time.Duration) error {
+			if d < time.Hour {
+				return down
+			}
+			return nil
+		}, 0, true},
+		{"it fails at every event", func(time.Duration) error { return errors.New("status 500") }, hookFailures, false},
+		{"it has no such event", func(time.Duration) error { return fmt.Errorf("unimplemented: %w", errors.ErrUnsupported) }, 1, false},
+		{"it does not like it", func(time.Duration) error { return volute.ErrBadRequest }, 1, false},
+		{"it is busy for a while", func(d time.Duration) error {
+			if d < time.Minute {
+				return volute.ErrTooManyRequests
+			}
+			return nil
+		}, 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var mu sync.Mutex
+			tries, heard, begin := map[string]int{}, map[string]bool{}, time.Time{}
+			start(t, func(_ *Config, p *Parts) {
+				p.Router = routes{"disconnected": func(_ context.Context, ev volute.Event) (volute.Reply, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					tries[ev.Client]++
+					if err := tt.fails(time.Since(begin)); err != nil {
+						return nil, err
+					}
+					heard[ev.Client] = true
+					return &volute.NotifyReply{Of: ev.Kind}, nil
+				}}
+			}, func(b *bench) {
+				begin = time.Now()
+				c := b.connected()
+				id := c.s.ID()
+				c.leave()
+				time.Sleep(2 * time.Hour)
+				mu.Lock()
+				defer mu.Unlock()
+				if tt.tries != 0 && tries[id] != tt.tries || heard[id] != tt.heard {
+					t.Errorf("told %d times, heard %t; want %d, %t", tries[id], heard[id], tt.tries, tt.heard)
+				}
+				if n := strings.Count(b.log.String(), "an event was not answered"); n > 1 {
+					t.Errorf("the log says %d times that it was not answered", n)
+				}
+			})
+		})
+	}
+}

@@ -54,23 +54,31 @@ func judge(err error) verdict {
 	if errors.As(err, &r) {
 		v.why = r.why
 	}
+	said := err
 	var a *answered
 	if errors.As(err, &a) {
-		v.by, v.logged = a.backend, a.logged
+		v.by, v.logged, said = a.backend, a.logged, a.err
 	}
 	if errors.As(err, &v.d) {
-		if v.why == "" {
-			v.why = "the application said so"
-		}
-		return v
+		return v.because(said, v.d)
 	}
 	if errors.As(err, &v.e) {
-		if v.why == "" {
-			v.why = "the application said so"
-		}
-		return v
+		return v.because(said, v.e)
 	}
 	v.e, v.why = volute.ErrInternal, err.Error()
+	return v
+}
+
+// because fills in why, if no rule of this server did: what said says beyond what
+// the client is told.
+func (v verdict) because(said, told error) verdict {
+	switch {
+	case v.why != "":
+	case said.Error() != told.Error():
+		v.why = said.Error()
+	default:
+		v.why = "the application said so"
+	}
 	return v
 }
 

@@ -60,6 +60,13 @@ func (r *request) finish(body []byte, err error) { r.done <- result{body, err} }
 // deadline). If ctx is cancelled, Exec returns, and the worker finishes on its
 // own. Errors are *SoftError and *JobError. Any goroutine may call it.
 func (p *Pool) Exec(ctx context.Context, job Job) ([]byte, error) {
+	begin := time.Now()
+	body, err := p.exec(ctx, job)
+	p.stats.count(time.Since(begin), err)
+	return body, err
+}
+
+func (p *Pool) exec(ctx context.Context, job Job) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &JobError{Pool: p.cfg.Name, Kind: ErrNoWorker, Cause: err}
 	}

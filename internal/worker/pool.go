@@ -36,6 +36,7 @@ type Pool struct {
 	free    atomic.Int32 // places that wait for a job
 	minFree atomic.Int32 // the smallest number since the last look
 	trouble atomic.Pointer[string]
+	stats   stats
 
 	mu     sync.Mutex // guards what follows
 	ctx    context.Context

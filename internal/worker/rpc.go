@@ -22,8 +22,8 @@ type report struct {
 }
 
 // Register makes the pools known to RPC callers by their names: informer.List,
-// informer.Workers, informer.Jobs, informer.AddWorker, informer.RemoveWorker,
-// resetter.List and resetter.Reset, with JSON or raw bodies.
+// informer.Workers, informer.Jobs, informer.Stats (see Stats), informer.AddWorker,
+// informer.RemoveWorker, resetter.List and resetter.Reset, with JSON or raw bodies.
 func Register(server *goridge.Server, pools ...*Pool) {
 	names := make([]string, 0, len(pools))
 	byName := map[string]*Pool{}
@@ -38,6 +38,7 @@ func Register(server *goridge.Server, pools ...*Pool) {
 	operations := map[string]func(context.Context, *Pool) (any, error){
 		"informer.Workers":      func(_ context.Context, p *Pool) (any, error) { return p.reports(), nil },
 		"informer.Jobs":         func(context.Context, *Pool) (any, error) { return []string{}, nil }, // queues, of which a pool has none
+		"informer.Stats":        func(_ context.Context, p *Pool) (any, error) { return p.Stats(), nil },
 		"informer.AddWorker":    func(ctx context.Context, p *Pool) (any, error) { return true, p.Add(ctx) },
 		"informer.RemoveWorker": func(ctx context.Context, p *Pool) (any, error) { return true, p.Remove(ctx) },
 		"resetter.Reset":        func(ctx context.Context, p *Pool) (any, error) { return true, p.Reset(ctx) },
