@@ -33,8 +33,8 @@ type realtime struct {
 	node   *engine.Node
 	gate   *gate
 
-	external, internal *web // internal is nil unless it has a port of its own
-	grpcs              []*grpcPort
+	webs  []*web // the clients' port last
+	grpcs []*grpcPort
 }
 
 func newRealtime(s *Server) (*realtime, error) {
@@ -116,15 +116,10 @@ func nodeName(cfg *Config) string {
 
 // listen opens the listeners of this half.
 func (r *realtime) listen(ctx context.Context, ls *listeners) error {
-	for _, w := range []*web{r.external, r.internal} {
-		if w == nil {
-			continue
-		}
-		l, err := ls.tcp(ctx, w.name, w.key, w.address)
-		if err != nil {
+	for _, w := range r.webs {
+		if err := w.listen(ctx, ls); err != nil {
 			return err
 		}
-		w.listener = l
 	}
 	for _, p := range r.grpcs {
 		l, err := ls.tcp(ctx, p.name, p.name+".port", p.address)
@@ -146,9 +141,10 @@ func (r *realtime) parts() []part {
 	for _, p := range r.grpcs {
 		parts = append(parts, part{p.name, p.serve})
 	}
-	for _, w := range []*web{r.internal, r.external} {
-		if w != nil {
-			parts = append(parts, part{w.name, w.serve})
+	for _, w := range r.webs {
+		parts = append(parts, part{w.name, w.serve})
+		if w.quic != nil {
+			parts = append(parts, part{w.name + " over QUIC", w.quic.serve})
 		}
 	}
 	return append(parts, part{"clients", r.holdClients})

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,8 +18,8 @@ import (
 const inflatedFactor = 10
 
 // transports serves the clients' ways in, each on its path.
-func (r *realtime) transports(mux *http.ServeMux) error {
-	cfg := r.server.cfg
+func (r *realtime) transports(on *web) error {
+	cfg, mux := r.server.cfg, on.mux
 	checkOrigin, err := originChecker(cfg.Client.AllowedOrigins)
 	if err != nil {
 		return err
@@ -89,6 +90,14 @@ func (r *realtime) transports(mux *http.ServeMux) error {
 			return fmt.Errorf("uni_sse.%w", err)
 		}
 		mux.Handle(path(c.HandlerPrefix), transport.NewUniSSE(s, node, r.loops))
+	}
+	if c := &cfg.WebTransport; c.Enabled {
+		if on.quic == nil {
+			return errors.New("webtransport.enabled: needs HTTP/3; set http_server.http3.enabled: true")
+		}
+		mux.Handle(path(c.HandlerPrefix), transport.NewWebTransport(transport.WebTransportConfig{
+			Admission: admission, MessageSizeLimit: c.MessageSizeLimit, CloseTimeout: closeTimeout,
+		}, on.quic.webTransport, node, r.loops))
 	}
 	if cfg.Init.Enabled {
 		mux.HandleFunc(path(cfg.Init.HandlerPrefix), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "{}") })

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,11 +22,16 @@ import (
 // finishes them does not hold a descriptor for ever.
 const headerTimeout = 10 * time.Second
 
+// maxHeader is how large they may be, in bytes.
+const maxHeader = 64 << 10
+
 // web is one HTTP listener and what it serves.
 type web struct {
 	name, key string // in the log; the configuration key of the port
 	address   string
 	tls       *tls.Config
+	h2c       bool      // HTTP/2 without TLS, too
+	quic      *quicPort // nil: no HTTP/3
 	mux       *http.ServeMux
 	listener  net.Listener
 	log       *slog.Logger
@@ -35,29 +41,39 @@ type web struct {
 func (r *realtime) buildWeb() error {
 	cfg := r.server.cfg
 	h := &cfg.HTTPServer
-	var err error
 	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), log: r.log}
-	if external.tls, err = h.TLS.Config(); err != nil {
-		return fmt.Errorf("http_server.tls.%w", err)
+	t, challenges, err := externalTLS(h)
+	if err != nil {
+		return err
 	}
+	external.tls = t
 	internal := external
-	if h.InternalPort != 0 {
-		address := h.InternalAddress
-		if address == "" {
-			address = h.Address
-		}
-		internal = &web{name: "http_internal", key: "http_server.internal_port", address: net.JoinHostPort(address, strconv.Itoa(h.InternalPort)), mux: http.NewServeMux(), log: r.log}
+	address := net.JoinHostPort(cmp.Or(h.InternalAddress, h.Address), strconv.Itoa(h.InternalPort))
+	if h.InternalPort != 0 && address != external.address {
+		internal = &web{name: "http_internal", key: "http_server.internal_port", address: address, mux: http.NewServeMux(), log: r.log}
 		if internal.tls, err = h.InternalTLS.Config(); err != nil {
 			return fmt.Errorf("http_server.internal_tls.%w", err)
 		}
-		if internal.tls == nil && !h.TLSExternal {
-			internal.tls = external.tls
+		if internal.tls == nil && external.tls != nil && !h.TLSExternal {
+			internal.tls = external.tls.Clone() // net/http changes it
 		}
-		r.internal = internal
+		external.h2c = h.H2CExternal
+		r.webs = append(r.webs, internal)
 	}
-	r.external = external
+	if challenges != nil {
+		acme := &web{name: "acme", key: "http_server.tls_autocert.http_addr", address: h.TLSAutocert.HTTPAddr, mux: http.NewServeMux(), log: r.log}
+		acme.mux.Handle("/", challenges)
+		r.webs = append(r.webs, acme)
+	}
+	if h.HTTP3.Enabled {
+		if external.tls == nil {
+			return errors.New("http_server.http3.enabled: HTTP/3 needs TLS; set http_server.tls or tls_autocert")
+		}
+		external.quic = newQUICPort(external.mux, external.tls, cfg.WebTransport.Enabled, r.log)
+	}
+	r.webs = append(r.webs, external)
 
-	if err := r.transports(external.mux); err != nil {
+	if err := r.transports(external); err != nil {
 		return err
 	}
 	if a := &cfg.HTTPAPI; !a.Disabled {
@@ -111,12 +127,29 @@ func limitTime(next http.Handler) http.Handler {
 	})
 }
 
+// listen opens the port, and that of HTTP/3 beside it.
+func (w *web) listen(ctx context.Context, ls *listeners) (err error) {
+	if w.listener, err = ls.tcp(ctx, w.name, w.key, w.address); err != nil || w.quic == nil {
+		return err
+	}
+	return w.quic.listen(ctx, w.listener.Addr().String())
+}
+
 // serve answers requests until ctx ends, then lets those in hand finish.
 func (w *web) serve(ctx, grace context.Context) error {
+	handler := http.Handler(w.mux)
+	if w.quic != nil {
+		handler = w.quic.announce(handler)
+	}
 	s := &http.Server{
-		Handler: w.mux, TLSConfig: w.tls,
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: handler, TLSConfig: w.tls,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelWarn),
+	}
+	if w.h2c {
+		s.Protocols = new(http.Protocols)
+		s.Protocols.SetHTTP1(true)
+		s.Protocols.SetUnencryptedHTTP2(true)
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
