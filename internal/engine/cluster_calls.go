@@ -33,6 +33,8 @@ const (
 	opChannels    = "channels"
 	opConnected   = "connected"
 	opEmulate     = "emulate"
+
+	opSharedPollPublish = "shared_poll_publish"
 )
 
 // operations is the table of requests.
@@ -55,7 +57,8 @@ var operations = map[string]operation{
 		}
 		return n.connectedHere(clients), nil
 	}},
-	opEmulate: {inOrder: (*Node).emulateFor},
+	opEmulate:           {inOrder: (*Node).emulateFor},
+	opSharedPollPublish: {serve: here((*Node).sharedPollPublishHere)},
 }
 
 // here makes an operation of a method that has no result.

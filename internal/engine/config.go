@@ -52,7 +52,16 @@ type Config struct {
 	PersonalNamespace string
 	PersonalSingle    bool // keep one connection per user: others on the channel are closed
 
-	Channels Channels
+	SharedPoll SharedPollConfig
+	Channels   Channels
+}
+
+// SharedPollConfig is what all shared-poll channels have in common.
+type SharedPollConfig struct {
+	SecretKey          string // signs the keys that clients may track; "" = they may track none
+	PreviousSecretKey  string // taken, too, while keys are rotated; "" = none
+	PreviousValidUntil int64  // Unix seconds: later signatures must be by SecretKey; 0 = never
+	Concurrency        int    // questions to the application that are out together; 0 = 64
 }
 
 // Channels is how channel names are read and what each may do.

@@ -65,7 +65,7 @@ func (sh *shard) begin(queue []item) int {
 	size := 0
 	for i := range queue {
 		it := &queue[i]
-		if i > 0 && (it.f != nil || it.channel != c.name || it.d.Kind != volute.DeliverPublication || size > maxBatch || i == maxBatchLen) {
+		if i > 0 && (it.f != nil || it.polled != nil || it.channel != c.name || it.d.Kind != volute.DeliverPublication || size > maxBatch || i == maxBatchLen) {
 			break
 		}
 		f.batch = append(f.batch, it.d)

@@ -16,6 +16,7 @@ type item struct {
 	f       func()
 	channel string
 	d       volute.Delivery
+	polled  []pollUpdate // instead of d: changes of a polled channel's keys
 }
 
 // inbox is the one way into a loop from outside. What was put in first comes out
@@ -37,6 +38,24 @@ func (b *inbox) post(f func()) {
 	b.items = append(b.items, item{f: f})
 }
 
+// poll queues changes of a polled channel. If the inbox is full, instead of those
+// that are queued and these startOver is called: overflow says that this has just
+// happened.
+func (b *inbox) poll(channel string, changed []pollUpdate, startOver func()) (overflow bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gaps[channel] {
+		return false
+	}
+	if b.deliveries < inboxLimit {
+		b.items = append(b.items, item{channel: channel, polled: changed})
+		b.deliveries++
+		return false
+	}
+	b.gap(channel, item{f: startOver})
+	return true
+}
+
 // deliver queues a delivery. If the inbox is full, the channel's queued
 // deliveries and this one become one gap: overflow says that this has just
 // happened.
@@ -51,6 +70,13 @@ func (b *inbox) deliver(channel string, d volute.Delivery) (overflow bool) {
 		b.deliveries++
 		return false
 	}
+	b.gap(channel, item{channel: channel, d: volute.Delivery{Kind: volute.DeliverGap}})
+	b.deliveries++
+	return true
+}
+
+// gap replaces what is queued for a channel.
+func (b *inbox) gap(channel string, by item) {
 	kept := b.items[:0]
 	for _, it := range b.items {
 		if it.f == nil && it.channel == channel {
@@ -60,13 +86,11 @@ func (b *inbox) deliver(channel string, d volute.Delivery) (overflow bool) {
 		kept = append(kept, it)
 	}
 	clear(b.items[len(kept):])
-	b.items = append(kept, item{channel: channel, d: volute.Delivery{Kind: volute.DeliverGap}})
-	b.deliveries++
+	b.items = append(kept, by)
 	if b.gaps == nil {
 		b.gaps = map[string]bool{}
 	}
 	b.gaps[channel] = true
-	return true
 }
 
 // take returns all that waits, in order. The previous result must not be used

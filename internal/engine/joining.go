@@ -149,6 +149,10 @@ func (c *call) listen(j *joining) error {
 		if traces := j.traces(j.who); len(traces) > 0 {
 			j.rare().traces = traces
 		}
+		if subscriptionType(&j.options) == typeSharedPoll {
+			p := n.polls.enter(j.channel, &j.options, s.shard.loop.Index())
+			j.rare().polled = &polled{poll: p, tracks: map[string]*track{}}
+		}
 		j.sub.more = j.more
 		j.sub.flags |= j.flags()
 		s.shard.attach(j.sub, j.channel)
@@ -157,8 +161,10 @@ func (c *call) listen(j *joining) error {
 	if err != nil {
 		return err
 	}
-	if err := n.hub.settle(c.ctx, j.channel); err != nil {
-		return err
+	if j.more == nil || j.more.polled == nil { // polls deliver by themselves
+		if err := n.hub.settle(c.ctx, j.channel); err != nil {
+			return err
+		}
 	}
 	if j.options.Presence {
 		if err := n.presence.Add(c.ctx, j.channel, j.who.Client, j.who); err != nil {
@@ -193,6 +199,9 @@ func (j *joining) flags() subFlags {
 func (c *call) position(j *joining) error {
 	n, res := c.s.node(), &j.result
 	j.terms(res)
+	if j.more != nil && j.more.polled != nil {
+		res.Type, res.Epoch = typeSharedPoll, j.more.polled.poll.life()
+	}
 	if !j.positioned {
 		return nil
 	}
@@ -415,6 +424,7 @@ func (s *Session) remove(sub *Subscription, u volute.Unsubscribe) (departure, bo
 	}
 	sub.call = nil
 	sub.closeStream()
+	sub.untrackAll()
 	if was == subLive {
 		s.node().hooks.unsubscribed(sub, u)
 	}

@@ -54,6 +54,7 @@ type Node struct {
 	registry *registry
 	emulated *emulated
 	hooks    *hooks
+	polls    *polls
 	cluster  *cluster // nil: the node is alone
 	counters nodeCounters
 
@@ -83,11 +84,12 @@ func New(c Config, p Parts) (*Node, error) {
 	}
 	n.maps, _ = p.Broker.(volute.MapBroker)
 	n.hooks = newHooks(n)
+	n.polls = newPolls(n)
 	n.cluster = newCluster(n, p.Bus)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for i := range p.Loops.Len() {
 		l := p.Loops.Loop(i)
-		sh := &shard{node: n, loop: l, channels: map[string]*channel{}}
+		sh := &shard{node: n, loop: l, channels: map[string]*channel{}, tracked: map[*polledKey]*trackers{}}
 		l.Attach(sh)
 		n.shards = append(n.shards, sh)
 	}

@@ -99,6 +99,7 @@ func (s *Session) tick() {
 				return
 			}
 		}
+		sub.untrackExpired(now)
 		if sub.has(flagPresence) || sub.more != nil && sub.more.traces != nil {
 			renew = append(renew, sub)
 		}

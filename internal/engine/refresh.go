@@ -128,7 +128,7 @@ func (c *call) subRefresh(req *wire.SubRefreshRequest) (wire.Result, error) {
 		return nil, refuse(volute.DisconnectBadRequest, "sub_refresh names no channel")
 	}
 	if req.Type != 0 {
-		return nil, refuse(volute.ErrNotAvailable, "channel %q is no shared-poll channel", req.Channel)
+		return c.changeTracks(req)
 	}
 	var sub *Subscription
 	err := c.do(func() error {

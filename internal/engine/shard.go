@@ -21,6 +21,8 @@ type shard struct {
 	queue    []item // taken from the inbox, not yet worked through
 	next     int    // first item of queue still to do
 	fan      fanout
+	tracked  map[*polledKey]*trackers
+	telling  telling
 	scratch  []byte // for encoding replies
 	frame    []byte // for framing them
 	pings    []framed
@@ -66,6 +68,10 @@ func (sh *shard) Drain(budget int) (more bool) {
 			budget -= sh.step(budget)
 			continue
 		}
+		if len(sh.telling.left) > 0 {
+			budget -= sh.tellPolled(budget)
+			continue
+		}
 		if sh.next == len(sh.queue) {
 			clear(sh.queue)
 			sh.next = 0
@@ -78,6 +84,11 @@ func (sh *shard) Drain(budget int) (more bool) {
 			sh.next++
 			it.f()
 			budget--
+			continue
+		}
+		if it.polled != nil {
+			sh.next++
+			sh.telling.channel, sh.telling.left = it.channel, it.polled
 			continue
 		}
 		sh.next += sh.begin(sh.queue[sh.next:])

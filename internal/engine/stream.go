@@ -15,6 +15,7 @@ type subscriptionMore struct {
 
 	filter *volute.FilterNode // what of the channel the client gets; nil = everything
 	wished *volute.FilterNode // the part of it that the client asked for
+	polled *polled            // of a shared-poll channel
 	traces []trace            // keys of map channels that belong to the subscription
 	load   *load              // the client still reads pages of a map channel
 	floor  uint64             // above this offset the client has been told everything, for patches to build on
