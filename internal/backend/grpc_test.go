@@ -248,12 +248,7 @@ func TestGRPCAnswers(t *testing.T) {
 }
 
 func TestGRPCFailures(t *testing.T) {
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().String()
-	_ = l.Close()
+	nobody := unused(t)
 	app := serveFunc(t, func(ctx context.Context, ev volute.Event) (volute.Reply, error) {
 		switch ev.Method {
 		case "slow":
