@@ -390,7 +390,7 @@ func (p *Pool) startFailed(reason string, retry time.Duration, first bool) {
 	}
 	p.fails.said[same] = time.Now()
 	p.cfg.Logger.Error("worker does not start", "pool", p.cfg.Name, "command", strings.Join(p.cfg.Command, " "),
-		"reason", reason, "failures", p.fails.count, "retry", retry)
+		"reason", reason, "failures", p.fails.count, "retry", retry.Round(time.Millisecond).String())
 }
 
 // recovered is for a place that had failures and has none any more. When it is
