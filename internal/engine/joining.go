@@ -132,7 +132,9 @@ func (c *call) join(j *joining) error {
 // listen is the part of join after which deliveries wait in the subscription.
 func (c *call) listen(j *joining) error {
 	s, n := c.s, c.s.node()
+	var left <-chan struct{}
 	err := c.do(func() error {
+		left = s.left()
 		if j.sub == nil {
 			if s.subs.get(j.channel) != nil {
 				return refuse(volute.ErrAlreadySubscribed, "channel %q", j.channel)
@@ -164,6 +166,13 @@ func (c *call) listen(j *joining) error {
 	if j.more == nil || j.more.polled == nil { // polls deliver by themselves
 		if err := n.hub.settle(c.ctx, j.channel); err != nil {
 			return err
+		}
+	}
+	if left != nil { // what is told of the subscription before must not undo this one
+		select {
+		case <-left:
+		case <-c.ctx.Done():
+			return c.ctx.Err()
 		}
 	}
 	if j.options.Presence {
@@ -391,7 +400,9 @@ func (c *call) abandon(joins []*joining) {
 			gone = append(gone, departure{channel: j.channel, info: j.who, present: true})
 		}
 	}
-	n.depart(gone)
+	if c.do(func() error { s.leave(gone...); return nil }) != nil {
+		n.depart(gone)
+	}
 }
 
 // departure is what must be told to the world after a subscription has ended.
@@ -441,30 +452,30 @@ func (s *Session) remove(sub *Subscription, u volute.Unsubscribe) (departure, bo
 // depart tells the world of ended subscriptions: here if that is immediate, else
 // in the background.
 func (n *Node) depart(gone []departure) {
-	if len(gone) == 0 {
-		return
+	switch {
+	case len(gone) == 0:
+	case n.immediate:
+		n.tellDeparted(gone)
+	default:
+		n.work.Go(func() { n.tellDeparted(gone) })
 	}
-	tell := func() {
-		ctx, cancel := n.deadline()
-		defer cancel()
-		for i := range gone {
-			d := &gone[i]
-			if d.present {
-				if err := n.presence.Remove(ctx, d.channel, d.info.Client, d.info.User); err != nil {
-					n.log.Warn("presence was not removed; it expires by itself", "channel", d.channel, "client", d.info.Client, "error", err)
-				}
+}
+
+func (n *Node) tellDeparted(gone []departure) {
+	ctx, cancel := n.deadline()
+	defer cancel()
+	for i := range gone {
+		d := &gone[i]
+		if d.present {
+			if err := n.presence.Remove(ctx, d.channel, d.info.Client, d.info.User); err != nil {
+				n.log.Warn("presence was not removed; it expires by itself", "channel", d.channel, "client", d.info.Client, "error", err)
 			}
-			n.removeTraces(ctx, d.traces)
-			if d.announced {
-				if _, err := n.broker.Publish(ctx, d.channel, volute.Delivery{Kind: volute.DeliverLeave, Info: &d.info}, volute.PublishOptions{}); err != nil {
-					n.log.Warn("leave was not published", "channel", d.channel, "client", d.info.Client, "error", err)
-				}
+		}
+		n.removeTraces(ctx, d.traces)
+		if d.announced {
+			if _, err := n.broker.Publish(ctx, d.channel, volute.Delivery{Kind: volute.DeliverLeave, Info: &d.info}, volute.PublishOptions{}); err != nil {
+				n.log.Warn("leave was not published", "channel", d.channel, "client", d.info.Client, "error", err)
 			}
 		}
 	}
-	if n.immediate {
-		tell()
-		return
-	}
-	n.work.Go(tell)
 }

@@ -59,8 +59,9 @@ type sessionMore struct {
 	header        map[string][]string
 	userHeader    string
 	emulated      map[string]string
-	serverRefresh bool     // the application prolongs the connection, not the client
-	channels      []string // what the connection token subscribed it to, sorted
+	serverRefresh bool          // the application prolongs the connection, not the client
+	leaving       chan struct{} // closed when the ends of subscriptions have been told; nil if none is on its way
+	channels      []string      // what the connection token subscribed it to, sorted
 	session       string
 }
 

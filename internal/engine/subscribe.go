@@ -193,16 +193,14 @@ func (c *call) unsubscribe(req *wire.UnsubscribeRequest) (wire.Result, error) {
 	if req.Channel == "" {
 		return nil, refuse(volute.DisconnectBadRequest, "unsubscribe names no channel")
 	}
-	var gone []departure
 	err := c.do(func() error {
 		if sub := s.subs.get(req.Channel); sub != nil {
 			if d, ok := s.remove(sub, unsubscribeClient); ok {
-				gone = append(gone, d)
+				s.leave(d)
 			}
 		}
 		return nil
 	})
-	s.node().depart(gone)
 	return &wire.UnsubscribeResult{}, err
 }
 
@@ -212,6 +210,6 @@ func (s *Session) unsubscribe(sub *Subscription, u volute.Unsubscribe) {
 	d, tell := s.remove(sub, u)
 	s.shard.push(s, sub.name, (*wire.Unsubscribe)(&u))
 	if tell {
-		s.node().depart([]departure{d})
+		s.leave(d)
 	}
 }
