@@ -121,7 +121,7 @@ client: {concurrency: 20}
 	busy := s.Connect(volutetest.As("busy"))
 	var calls sync.WaitGroup
 	calls.Go(func() { busy.Call("sleep", 500, nil) })
-	stats := poolStats(t, pool)
+	stats := dialPool(t, pool).stats
 	wait(t, func() bool { return stats().Workers == 1 && stats().Free == 0 })
 
 	gone := make([]*volutetest.Client, 5)
@@ -148,9 +148,14 @@ client: {concurrency: 20}
 	}
 }
 
-// poolStats returns how to ask how the pool is that a configuration of workers is
-// for.
-func poolStats(t *testing.T, config string) func() worker.Stats {
+// poolRemote talks to a server about its pool "app".
+type poolRemote struct {
+	t      *testing.T
+	client *goridge.Client
+}
+
+// dialPool reaches the server of a configuration that workers made.
+func dialPool(t *testing.T, config string) *poolRemote {
 	t.Helper()
 	_, rest, _ := strings.Cut(config, "unix://")
 	path, _, _ := strings.Cut(rest, `"`)
@@ -159,18 +164,30 @@ func poolStats(t *testing.T, config string) func() worker.Stats {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return func() (s worker.Stats) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		answer, err := c.Call(ctx, goridge.JSON, "informer.Stats", []byte(`"app"`))
-		if err == nil {
-			err = json.Unmarshal(answer, &s)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
+	return &poolRemote{t, c}
+}
+
+func (r *poolRemote) ask(method string, answer any) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), time.Minute)
+	defer cancel()
+	body, err := r.client.Call(ctx, goridge.JSON, method, []byte(`"app"`))
+	if err != nil {
+		return err
 	}
+	return json.Unmarshal(body, answer)
+}
+
+func (r *poolRemote) call(method string) error {
+	var done bool
+	return r.ask(method, &done)
+}
+
+func (r *poolRemote) stats() (s worker.Stats) {
+	r.t.Helper()
+	if err := r.ask("informer.Stats", &s); err != nil {
+		r.t.Fatal(err)
+	}
+	return s
 }
 
 // New connections are admitted at a configured rate; the others are told to come

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -68,6 +70,15 @@ func Troupe(a *app.App, notes string) {
 	app.RPC(a, "sleep", func(_ context.Context, ms int) (int, error) {
 		time.Sleep(time.Duration(ms) * time.Millisecond)
 		return ms, nil
+	})
+	app.RPC(a, "work", func(_ context.Context, in json.RawMessage) (json.RawMessage, error) {
+		time.Sleep(rand.N(4 * time.Millisecond))
+		return in, nil
+	})
+	app.RPC(a, "fork", func(ctx context.Context, _ any) (int, error) {
+		child := exec.Command("sleep", "600") // which nobody waits for
+		err := child.Start()
+		return os.Getpid(), err
 	})
 	a.OnDisconnected(func(_ context.Context, ev volute.Event) error {
 		return note("%s disconnected %d %s", ev.User, ev.Code, ev.Meta)
