@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/volute-io/volute/internal/config"
 	"github.com/volute-io/volute/server"
@@ -18,7 +19,7 @@ type serveCmd struct {
 func (c *serveCmd) Run(ctx context.Context) error {
 	cfg, findings, err := c.load(ctx)
 	if err != nil {
-		c.explain(findings)
+		c.explain(findings, err)
 		return err
 	}
 	log, closeLog, err := server.NewLogger(cfg, os.Stderr)
@@ -43,10 +44,10 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	return s.Run(ctx)
 }
 
-// explain prints every error, since the one that is returned is only the first.
-func (c *serveCmd) explain(findings []config.Finding) {
+// explain prints the errors that are not in told, the one that is returned.
+func (c *serveCmd) explain(findings []config.Finding, told error) {
 	for _, f := range findings {
-		if f.Severity == config.Error {
+		if f.Severity == config.Error && !strings.Contains(told.Error(), f.String()) {
 			fmt.Fprintf(os.Stderr, "%s: %s\n", f.Severity, f)
 		}
 	}

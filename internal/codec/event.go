@@ -207,9 +207,9 @@ func isOf(want, got proto.Message) error {
 	case want == nil:
 		return errors.New("unknown kind of event")
 	case got == nil || !got.ProtoReflect().IsValid(): // a nil response must not pass for an empty one
-		return fmt.Errorf("no message, want a %s", want.ProtoReflect().Descriptor().FullName())
+		return fmt.Errorf("no message, want %s", want.ProtoReflect().Descriptor().FullName())
 	case got.ProtoReflect().Descriptor() != want.ProtoReflect().Descriptor():
-		return fmt.Errorf("message is a %s, want a %s",
+		return fmt.Errorf("message is %s, want %s",
 			got.ProtoReflect().Descriptor().FullName(), want.ProtoReflect().Descriptor().FullName())
 	}
 	return nil

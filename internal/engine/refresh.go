@@ -40,7 +40,7 @@ func (c *call) refresh(req *wire.RefreshRequest) (wire.Result, error) {
 	if t.ExpireAt > 0 && t.ExpireAt <= time.Now().Unix() {
 		return nil, refuse(volute.DisconnectExpired, "the token's expire_at has passed")
 	}
-	res := &wire.RefreshResult{Client: c.info().Client, Version: n.config.Version}
+	res := &wire.RefreshResult{}
 	if t.ExpireAt > 0 {
 		res.Expires, res.TTL = true, ttl(t.ExpireAt)
 	}
