@@ -31,6 +31,7 @@ type reply struct {
 	Connect   json.RawMessage `json:"connect"`
 	Subscribe json.RawMessage `json:"subscribe"`
 	Publish   json.RawMessage `json:"publish"`
+	Presence  json.RawMessage `json:"presence"`
 	RPC       struct {
 		Data json.RawMessage `json:"data"`
 	} `json:"rpc"`

@@ -99,6 +99,8 @@ function call(string $method, mixed $arguments): mixed
 ini_set('display_errors', 'stderr');
 ob_start(fn (string $text) => fwrite(STDERR, $text) ? '' : '', 1);
 
+$answer ??= answer(...); // a file that includes this one may have an answer of its own
+
 while ([$flags, , $payload] = receive(STDIN)) {
     $message = json_decode($payload);
     if ($flags & CONTROL) {
@@ -106,7 +108,7 @@ while ([$flags, , $payload] = receive(STDIN)) {
         continue;
     }
     try {
-        send(STDOUT, JSON, [0], json_encode(answer($message), JSON_THROW_ON_ERROR | JSON_PRESERVE_ZERO_FRACTION));
+        send(STDOUT, JSON, [0], json_encode($answer($message), JSON_THROW_ON_ERROR | JSON_PRESERVE_ZERO_FRACTION));
     } catch (Throwable $error) {
         send(STDOUT, ERROR, [], (string) $error); // goes to the log; the client may try again
     }
