@@ -80,11 +80,21 @@ func blocks(t *testing.T, page string) []block {
 	return list
 }
 
-func pages(t *testing.T, pattern string) []string {
+// English and Chinese are where pages are.
+var (
+	english = []string{"*.md", "../examples/*/README.md"}
+	chinese = []string{"zh-CN/*.md", "../examples/*/README.zh-CN.md"}
+)
+
+func pages(t *testing.T, patterns []string) []string {
 	t.Helper()
-	list, err := filepath.Glob(pattern)
-	if err != nil || len(list) == 0 {
-		t.Fatalf("no pages at %s (%v)", pattern, err)
+	var list []string
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no pages at %s (%v)", pattern, err)
+		}
+		list = append(list, found...)
 	}
 	return list
 }
@@ -95,7 +105,7 @@ func TestCommands(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	for _, page := range pages(t, "*.md") {
+	for _, page := range pages(t, english) {
 		list := blocks(t, page)
 		if !slices.ContainsFunc(list, func(b block) bool { return b.language == "sh" || b.language == "bash" || b.language == "yaml" }) {
 			continue
@@ -236,16 +246,16 @@ set -m
 
 // The Chinese pages show the same commands and files, and differ in comments only.
 func TestTranslations(t *testing.T) {
-	for _, page := range pages(t, "zh-CN/*.md") {
-		english := filepath.Base(page)
-		theirs, ours := blocks(t, page), blocks(t, english)
+	for _, page := range pages(t, chinese) {
+		original := strings.NewReplacer("zh-CN/", "", ".zh-CN", "").Replace(page)
+		theirs, ours := blocks(t, page), blocks(t, original)
 		if len(theirs) != len(ours) {
-			t.Errorf("%s has %d blocks, %s has %d", page, len(theirs), english, len(ours))
+			t.Errorf("%s has %d blocks, %s has %d", page, len(theirs), original, len(ours))
 			continue
 		}
 		for i := range ours {
 			if theirs[i].language != ours[i].language || fmt.Sprint(theirs[i].tags) != fmt.Sprint(ours[i].tags) || code(theirs[i].text) != code(ours[i].text) {
-				t.Errorf("%s:%d differs from %s:%d", page, theirs[i].line, english, ours[i].line)
+				t.Errorf("%s:%d differs from %s:%d", page, theirs[i].line, original, ours[i].line)
 			}
 		}
 	}
@@ -259,7 +269,7 @@ func code(text string) string { return comment.ReplaceAllString(text, "") }
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
 func TestLinks(t *testing.T) {
-	for _, page := range append(pages(t, "*.md"), pages(t, "zh-CN/*.md")...) {
+	for _, page := range append(pages(t, english), pages(t, chinese)...) {
 		content, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -315,5 +325,50 @@ func TestConfigurationReference(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Error("configuration.md is out of date: run `make docs` and commit it")
+	}
+}
+
+// The unit in deploying.md is one that systemd understands.
+func TestUnit(t *testing.T) {
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, b := range blocks(t, "deploying.md") {
+		name, _ := b.tag("file")
+		if !strings.HasSuffix(name, ".service") {
+			continue
+		}
+		self, err := os.Executable() // stands in for a program that is not installed here
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit := filepath.Join(t.TempDir(), name)
+		text := strings.Replace(b.text, "/usr/local/bin/volute", self, 1)
+		if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(verify, "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+		}
+		return
+	}
+	t.Error("there is no unit in deploying.md")
+}
+
+// examples/spiral shows the reference page's files as they are.
+func TestSpiralFiles(t *testing.T) {
+	for name, original := range map[string]string{"config.json": "config.json", ".rr.yaml": "rr.yaml", "centrifugo.php": "centrifugo.php"} {
+		got, err := os.ReadFile(filepath.Join("../examples/spiral", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join("../test/testdata/reference", original))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("examples/spiral/%s is not the page's file", name)
+		}
 	}
 }
