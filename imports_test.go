@@ -21,6 +21,7 @@ var rooms = map[string][]string{
 	"volutetest":                 {".", "app", "server"},
 	"cmd/volute":                 {".", "server", "internal/config", "internal/token"},
 	"examples":                   {".", "app", "server", "proto"},
+	"docs":                       {},
 	"test":                       {".", "app", "server", "volutetest", "proto", "internal/broker/brokertest"},
 	"internal/loop":              {},
 	"internal/fossil":            {},
