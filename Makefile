@@ -14,7 +14,7 @@ RACE  := ./internal/loop/... ./internal/engine/... ./internal/transport/... ./in
 GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit race e2e sdk lint bench micro proto web deps clean
+.PHONY: help run build test unit race e2e sdk lint bench micro proto web docs deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ proto: ## regenerate the code in proto/
 
 web: ## build the example's page anew, after a change (what is built is committed)
 	cd $(PAGE) && { test -d node_modules || npm ci --silent; } && npm run build --silent
+
+docs: ## write docs/configuration.md anew, after a change of the configuration's keys
+	$(GO) run ./cmd/volute configdoc >docs/configuration.md
 
 deps: ## install what the tests need and this machine lacks
 	scripts/install-deps.sh
