@@ -481,10 +481,12 @@ func (b *slowMaps) MapState(ctx context.Context, channel string, q volute.MapQue
 func TestMapTypes(t *testing.T) {
 	start(t, func(c *Config, p *Parts) {
 		withMaps(c, p)
+		c.Channels.Namespaces["stream"] = volute.ChannelOptions{SubscriptionType: "stream", AllowSubscribeForClient: true, AllowSubscribeForAnonymous: true}
 		c.Channels.Namespaces["poll"] = volute.ChannelOptions{SubscriptionType: "shared_poll", AllowSubscribeForClient: true, AllowSubscribeForAnonymous: true}
 	}, func(b *bench) {
 		for channel, codes := range map[string][5]int{ // by the type that is asked for
 			"a":           {0, 103, 103, 103, 108},
+			"stream:a":    {0, 103, 103, 103, 108},
 			"ephemeral:a": {103, 0, 103, 103, 108},
 			"clients:a":   {103, 103, 0, 103, 108},
 			"users:a":     {103, 103, 103, 0, 108},

@@ -26,6 +26,9 @@ func newRules(c Channels) (*rules, error) {
 		if o.HistoryMetaTTL == 0 {
 			o.HistoryMetaTTL = c.HistoryMetaTTL
 		}
+		if o.SubscriptionType == "stream" {
+			o.SubscriptionType = "" // the same, said aloud
+		}
 		if o.ChannelRegex == "" {
 			return nil
 		}

@@ -314,23 +314,22 @@ func (k *polledKey) publication() *volute.Publication {
 }
 
 // begin starts the versions over if the application says by a new epoch that it
-// has. Clients must then subscribe again and forget theirs.
+// has. Clients must then subscribe again to learn the epoch, and forget the
+// versions of another.
 func (p *poll) begin(epoch string) {
 	if epoch == "" || epoch == p.epoch {
 		return
 	}
-	first := p.epoch == ""
+	if p.epoch != "" {
+		for _, k := range p.keys {
+			k.version, k.data = 0, nil
+		}
+	}
 	p.epoch = epoch
-	if first {
-		return
-	}
-	for _, k := range p.keys {
-		k.version, k.data = 0, nil
-	}
 	for i, n := range p.subs {
 		if n > 0 {
 			sh := p.polls.node.shards[i]
-			sh.post(func() { sh.startOver(p.channel, "the application started its versions over") })
+			sh.post(func() { sh.startOver(p.channel, "the application's versions have another epoch") })
 		}
 	}
 }

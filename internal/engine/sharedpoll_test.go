@@ -297,12 +297,18 @@ func TestSharedPollVersioned(t *testing.T) {
 	s.put("a", "1", 5)
 	s.put("b", "2", 7)
 	start(t, withPolls(s, nil), func(b *bench) {
-		one, back := b.pollClient("versioned:x"), b.pollClient("versioned:x")
+		one := b.pollClient("versioned:x")
 		one.track("a")
-		one.wants("a:1", 1)
+		one.want(`{"push":{"channel":"versioned:x","unsubscribe":{"code":2500,"reason":"insufficient state"}}}`)
+		if one.subscribe(); one.epoch != "e1" { // which nobody knew before the first answer
+			t.Errorf("epoch %q", one.epoch)
+		}
+		one.track("a")
+		one.wants("a:1", 0) // came with the reply
 		if one.version["a"] != 5 || s.questions() != "a@0" {
 			t.Errorf("version %d", one.version["a"])
 		}
+		back := b.pollClient("versioned:x")
 		// Who has something waits for the round, and gets only what is newer.
 		back.version["a"], back.version["b"] = 5, 6
 		back.track("a", "b")
@@ -332,7 +338,9 @@ func TestSharedPollVersioned(t *testing.T) {
 		s.epoch = "e2"
 		s.mu.Unlock()
 		s.put("a", "3", 1)
-		pass(10 * time.Second)
+		for len(one.look()) == 0 {
+			pass(time.Second / 2) // until the next round
+		}
 		one.want(`{"push":{"channel":"versioned:x","unsubscribe":{"code":2500,"reason":"insufficient state"}}}`)
 		one.version = map[string]uint64{}
 		if one.subscribe(); one.epoch != "e2" {
@@ -405,7 +413,13 @@ func TestSharedPollPublish(t *testing.T) {
 			}
 		}
 		publish(with(func(r *volute.SharedPollPublishRequest) { r.Version, r.Epoch = 7, "e1" }))
-		one.wants("a:2", 1) // the first epoch is taken as that of what is known
+		one.want(`{"push":{"channel":"versioned:x","unsubscribe":{"code":2500,"reason":"insufficient state"}}}`)
+		one.subscribe()
+		one.track("a")
+		one.wants("a:2", 0) // the first epoch is that of what is known
+		if one.version["a"] != 7 || one.epoch != "e1" {
+			t.Errorf("version %d of epoch %q", one.version["a"], one.epoch)
+		}
 		publish(with(func(r *volute.SharedPollPublishRequest) { r.Version, r.Epoch = 1, "e2" }))
 		one.want(`{"push":{"channel":"versioned:x","unsubscribe":{"code":2500,"reason":"insufficient state"}}}`)
 	})
