@@ -32,11 +32,12 @@ unit: ## vet, and the tests that need no race detector
 	$(GO) vet ./...
 	$(GO) test $$($(GO) list ./... | grep -vxF -e "$$($(GO) list $(RACE) ./test/... ./examples/... ./docs/...)")
 
+# One package at a time: many start servers, brokers and browsers of their own.
 race: ## the concurrent packages, under the race detector
-	$(GO) test -race -timeout 8m $(RACE)
+	$(GO) test -race -p 1 -timeout 8m $(RACE)
 
 e2e: deps ## the binary with its peers, the example in a browser, the documentation's commands
-	$(GO) test -count=1 -timeout 8m ./test/... ./examples/... ./docs/...
+	$(GO) test -count=1 -p 1 -timeout 8m ./test/... ./examples/... ./docs/...
 
 sdk: deps build ## the binary with the official `centrifuge` npm package
 	cd test/sdk && npm test --silent

@@ -114,6 +114,8 @@ channel: {proxy: {subscribe: {timeout: 5s}}}
 					defer mu.Unlock()
 					return pids[backends[round%2].cmd.Process.Pid] > 0
 				})
+				// Each kind of event probes for itself, half a second after its last failure.
+				time.Sleep(time.Second)
 			}
 			done()
 			clients.Wait()

@@ -142,6 +142,7 @@ client: {concurrency: 20}
 		c.Close()
 	}
 	calls.Wait()
+	wait(t, func() bool { return stats().Waiting == 0 }) // the worker has dropped them
 	busy.Call("echo", 1, nil)
 	if n := stats().Done; n != 2 {
 		t.Errorf("the worker was given %d events, want 2", n)
