@@ -75,6 +75,22 @@ func Troupe(a *app.App, notes string) {
 		time.Sleep(rand.N(4 * time.Millisecond))
 		return in, nil
 	})
+	app.RPC(a, "print", func(context.Context, any) (int, error) { return fmt.Println("PHP Warning: oops") })
+	app.RPC(a, "exit", func(_ context.Context, status int) (int, error) {
+		os.Exit(status)
+		return 0, nil
+	})
+	app.RPC(a, "deaf", func(context.Context, any) (int, error) {
+		deaf = true
+		return 0, nil
+	})
+	app.RPC(a, "grow", func(_ context.Context, bytes int) (int, error) {
+		fat = make([]byte, bytes)
+		for i := 0; i < len(fat); i += os.Getpagesize() {
+			fat[i] = 1 // else the system only promises the memory
+		}
+		return len(fat), nil
+	})
 	app.RPC(a, "fork", func(ctx context.Context, _ any) (int, error) {
 		child := exec.Command("sleep", "600") // which nobody waits for
 		err := child.Start()
@@ -98,6 +114,12 @@ func Troupe(a *app.App, notes string) {
 	})
 }
 
+// What a worker has made of itself.
+var (
+	deaf bool   // it does not hear when it is asked to stop
+	fat  []byte // what it does not let go of
+)
+
 // playWorker answers events that come as frames, in both codecs.
 func playWorker(a *app.App) error {
 	in := goridge.NewReader(os.Stdin, 1<<24)
@@ -108,6 +130,8 @@ func playWorker(a *app.App) error {
 		}
 		var out []byte
 		switch {
+		case f.Flags&goridge.Control != 0 && bytes.Contains(f.Payload, []byte("stop")) && deaf:
+			select {}
 		case f.Flags&goridge.Control != 0 && bytes.Contains(f.Payload, []byte("stop")):
 			return nil
 		case f.Flags&goridge.Control != 0:

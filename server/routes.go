@@ -203,7 +203,8 @@ func (r *routes) backend(endpoint string, p *config.Proxy) (volute.Backend, stri
 		if s.options.app == nil {
 			return nil, "", fmt.Errorf("%q: this program has no Go services; use worker://NAME, grpc://host:port or http(s)://…", endpoint)
 		}
-		return backend.NewGuard("app", s.options.app, limits, s.log), "app", nil
+		a := backend.NewOverdue("app", s.options.app, s.options.app.Inline, limits, s.log)
+		return backend.NewGuard("app", a, backend.Limits{Timeout: limits.Timeout}, s.log), "app", nil
 	case scheme == "worker":
 		pool, err := r.pool(rest)
 		if err != nil {
