@@ -4,6 +4,7 @@ package brokertest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -117,16 +118,28 @@ func (n *node) awaitRun() {
 	n.t.Fatal("Run delivers nothing")
 }
 
+// ways is the number of channels that settle probes: enough to take every way
+// from one server of a cluster to another, on which order is kept.
+const ways = 48
+
 // settle returns when all that was published has taken its way: who subscribes
 // from then on does not hear it.
 func (n *node) settle() {
 	n.t.Helper()
-	n.mu.Lock()
-	heard := len(n.got[probe])
-	n.mu.Unlock()
-	n.publish(probe, volute.Delivery{Kind: volute.DeliverJoin, Info: &volute.ClientInfo{}}, volute.PublishOptions{})
-	if !n.wait(patience, func() bool { return len(n.got[probe]) > heard }) {
-		n.t.Fatal("the probe does not come back")
+	for i := range ways {
+		way := fmt.Sprintf("%s %d", probe, i)
+		n.subscribe(way)
+		n.publish(way, volute.Delivery{Kind: volute.DeliverJoin, Info: &volute.ClientInfo{}}, volute.PublishOptions{})
+	}
+	for i := range ways {
+		way := fmt.Sprintf("%s %d", probe, i)
+		if !n.wait(patience, func() bool { return len(n.got[way]) > 0 }) {
+			n.t.Fatal("a probe does not come back")
+		}
+		n.unsubscribe(way)
+		n.mu.Lock()
+		delete(n.got, way)
+		n.mu.Unlock()
 	}
 }
 
