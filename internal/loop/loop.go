@@ -48,13 +48,15 @@ type Loop struct {
 	wheel    wheel
 	conns    []*Conn  // by slot; nil where free
 	free     []uint32 // free slots
-	sockets  int      // connections that the poller watches
+	sockets  int      // connections and listeners that the poller watches
 	gen      uint32   // generation of the connection opened last
 	dying    []death  // closed, their handlers still to be told
 	spare    []post   // an empty array for posts
 	reading  *Conn    // whose Read is being called
 	gathered []byte   // what it wrote meanwhile
 	alarm    *time.Timer
+
+	listeners []*Listener // by slot - listenerSlot
 
 	// Goroutines of the portable driver.
 	streams sync.WaitGroup
@@ -84,16 +86,19 @@ type post struct {
 	conn    *Conn
 	what    event
 	pending []byte // adopted: what was read before
+
+	listener *Listener // listening: without a connection
 }
 
 type event uint8
 
 const (
-	adopted event = iota // Adopt brought it
-	arrived              // its reading goroutine has bytes or an error
-	wrote                // its writing goroutine is done
-	gone                 // the peer of a served connection has gone
-	resumed              // what was read ahead can be delivered
+	adopted   event = iota // Adopt brought it
+	arrived                // its reading goroutine has bytes or an error
+	wrote                  // its writing goroutine is done
+	gone                   // the peer of a served connection has gone
+	resumed                // what was read ahead can be delivered
+	listening              // Listen wants the loop to take turns
 )
 
 func newLoop(index int, cfg Config) *Loop {
@@ -150,8 +155,12 @@ func (l *Loop) Wake() {
 // the pending bytes if there are any, and so on until h.Closed. pending is what
 // was read from nc before; it must not change any more. nc must not be used any
 // more, whatever the result; if it is an error, nc is closed and h never called.
-// Any goroutine may call it.
+// Any goroutine may call it. What Conn.Lend returned stays on the loop it is on,
+// whichever l is.
 func (l *Loop) Adopt(nc net.Conn, pending []byte, h Handler) error {
+	if lent, ok := nc.(*lent); ok {
+		return lent.adopt(pending, h)
+	}
 	c := &Conn{loop: l, handler: h, fd: -1}
 	socket, under := socketUnder(nc)
 	if raw := rawSocket(socket); raw != nil && !l.portable {
@@ -257,6 +266,8 @@ func (l *Loop) takePosts(last bool) {
 			p.conn.written()
 		case gone:
 			p.conn.inputEnded(io.EOF)
+		case listening:
+			p.listener.join(l)
 		}
 		l.reap()
 	}
@@ -339,12 +350,18 @@ func (l *Loop) park() {
 	l.signal.CompareAndSwap(parked, awake)
 }
 
-// serve handles what the poller found. No connection is opened meanwhile, only
-// takePosts does that, so a slot cannot change hands here; the generation is a
-// second lock on that door.
+// serve handles what the poller found. A connection that is accepted meanwhile
+// may get the slot of one that was closed: its generation is another, so that it
+// gets no events that are not its own.
 func (l *Loop) serve(events []pollEvent) {
 	for i := range events {
 		slot, gen, what := events[i].decode()
+		if slot >= listenerSlot {
+			if i := slot - listenerSlot; i < uint32(len(l.listeners)) { // else it is the bell
+				l.listeners[i].accept(l)
+			}
+			continue
+		}
 		if slot >= uint32(len(l.conns)) {
 			continue
 		}

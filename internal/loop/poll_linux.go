@@ -1,8 +1,10 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -142,10 +144,21 @@ func (e *pollEvent) decode() (slot, gen uint32, what readiness) {
 }
 
 // add starts watching a connection for input.
-func (p *poller) add(c *Conn) error {
-	// Not every socket knows it (unix sockets do not).
-	_ = unix.SetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLimit)
-	return p.control(unix.EPOLL_CTL_ADD, c, unix.EPOLLIN)
+func (p *poller) add(c *Conn) error { return p.control(unix.EPOLL_CTL_ADD, c, unix.EPOLLIN) }
+
+// listen starts watching a listening socket, once it is its turn.
+func (p *poller) listen(fd int32, slot uint32, turn bool) error {
+	e := unix.EpollEvent{Fd: int32(slot)}
+	if turn {
+		e.Events = unix.EPOLLIN | unix.EPOLLONESHOT
+	}
+	return p.controlSocket(unix.EPOLL_CTL_ADD, fd, &e)
+}
+
+// listenAgain watches a listening socket until the next event. Any goroutine may
+// call it.
+func (p *poller) listenAgain(fd int32, slot uint32) error {
+	return p.controlSocket(unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(slot), Events: unix.EPOLLIN | unix.EPOLLONESHOT})
 }
 
 // change makes the poller watch for what c.interest says.
@@ -165,9 +178,12 @@ func (p *poller) change(c *Conn) error {
 func (p *poller) remove(c *Conn) { _ = p.control(unix.EPOLL_CTL_DEL, c, 0) }
 
 func (p *poller) control(op int, c *Conn, events uint32) error {
-	e := unix.EpollEvent{Events: events, Fd: int32(c.slot), Pad: int32(c.gen)}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.epoll), uintptr(op), uintptr(c.fd),
-		uintptr(unsafe.Pointer(&e)), 0, 0)
+	return p.controlSocket(op, c.fd, &unix.EpollEvent{Events: events, Fd: int32(c.slot), Pad: int32(c.gen)})
+}
+
+func (p *poller) controlSocket(op int, fd int32, e *unix.EpollEvent) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.epoll), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(e)), 0, 0)
 	if errno != 0 {
 		return os.NewSyscallError("epoll_ctl", errno)
 	}
@@ -244,6 +260,9 @@ func socketError(fd int32) error {
 // rawSocket returns the raw connection below nc, nil if the poller cannot
 // serve it.
 func rawSocket(nc net.Conn) syscall.RawConn {
+	if back, ok := nc.(*returned); ok && len(back.head) == 0 {
+		nc = back.Conn
+	}
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		if raw, err := nc.(syscall.Conn).SyscallConn(); err == nil {
@@ -256,6 +275,20 @@ func rawSocket(nc net.Conn) syscall.RawConn {
 // takeOver makes a descriptor for the same socket that is out of the runtime's
 // hands. It is non-blocking, as all of Go's sockets are.
 func takeOver(raw syscall.RawConn) (fd int, err error) {
+	if fd, err = duplicate(raw); err == nil {
+		limitUnsent(int32(fd))
+	}
+	return fd, err
+}
+
+// limitUnsent sets notSentLimit. Not every socket knows it: unix sockets do not.
+func limitUnsent(fd int32) {
+	limit := int32(notSentLimit)
+	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT,
+		uintptr(unsafe.Pointer(&limit)), unsafe.Sizeof(limit), 0)
+}
+
+func duplicate(raw syscall.RawConn) (fd int, err error) {
 	controlErr := raw.Control(func(original uintptr) {
 		fd, err = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
 	})
@@ -263,6 +296,81 @@ func takeOver(raw syscall.RawConn) (fd int, err error) {
 		return -1, controlErr
 	}
 	return fd, os.NewSyscallError("fcntl", err)
+}
+
+// giveBack puts a socket into the runtime's hands.
+func giveBack(fd int32) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close() // FileConn makes a descriptor of its own
+	return net.FileConn(f)
+}
+
+// What accepted sockets inherit from the listening one, instead of being told
+// one by one: the options that package net gives them.
+var inherited = [...]struct{ level, name, value int }{
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
+	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, deferAccept}, // this one for itself
+}
+
+// rawListener makes a descriptor of a listener's socket that is out of the
+// runtime's hands.
+func rawListener(nl net.Listener, portable bool) (int32, error) {
+	tcp, ok := nl.(*net.TCPListener)
+	if !ok || portable {
+		return -1, errors.ErrUnsupported
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd, err := duplicate(raw)
+	if err != nil {
+		return -1, err
+	}
+	for _, o := range inherited {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			unix.Close(fd)
+			return -1, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return int32(fd), nil
+}
+
+// acceptSocket takes a connection that waits at a listening socket.
+func acceptSocket(listener int32) (fd int32, remote netip.AddrPort, err error) {
+	for {
+		var address unix.RawSockaddrAny
+		size := uint32(unsafe.Sizeof(address))
+		n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&address)),
+			uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		switch errno {
+		case 0:
+			limitUnsent(int32(n)) // not inherited
+			return int32(n), addressOf(&address), nil
+		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EAGAIN:
+			return -1, remote, errWouldBlock
+		default:
+			return -1, remote, os.NewSyscallError("accept4", errno)
+		}
+	}
+}
+
+func addressOf(a *unix.RawSockaddrAny) netip.AddrPort {
+	port := func(p uint16) uint16 { return p<<8 | p>>8 }
+	switch a.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(a))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), port(in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(a))
+		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr).Unmap(), port(in.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // fdTableLimit bounds what GrowFDTable allocates: 8 MiB of kernel memory.

@@ -5,6 +5,7 @@ package loop
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 )
@@ -35,6 +36,13 @@ func closeSocket(int32)                                    {}
 func socketError(int32) error                              { return errors.ErrUnsupported }
 func rawSocket(net.Conn) syscall.RawConn                   { return nil }
 func takeOver(syscall.RawConn) (int, error)                { return 0, errors.ErrUnsupported }
+func giveBack(int32) (net.Conn, error)                     { return nil, errors.ErrUnsupported }
+func rawListener(net.Listener, bool) (int32, error)        { return -1, errors.ErrUnsupported }
+func (*poller) listen(int32, uint32, bool) error           { return errors.ErrUnsupported }
+func (*poller) listenAgain(int32, uint32) error            { return errors.ErrUnsupported }
+func acceptSocket(int32) (int32, netip.AddrPort, error) {
+	return -1, netip.AddrPort{}, errors.ErrUnsupported
+}
 
 // GrowFDTable has nothing to do on this system; the limit is unknown, 0.
 func GrowFDTable() (limit int, err error) { return 0, nil }
