@@ -16,6 +16,7 @@ import (
 
 	"github.com/volute-io/volute/internal/api"
 	"github.com/volute-io/volute/internal/loop"
+	"github.com/volute-io/volute/internal/transport"
 )
 
 // headerTimeout bounds a request's line and headers, so that a client that never
@@ -33,6 +34,7 @@ type web struct {
 	h2c       bool      // HTTP/2 without TLS, too
 	quic      *quicPort // nil: no HTTP/3
 	mux       *http.ServeMux
+	loops     *loop.Group // nil: no clients come here
 	listener  net.Listener
 	log       *slog.Logger
 }
@@ -41,7 +43,7 @@ type web struct {
 func (r *realtime) buildWeb() error {
 	cfg := r.server.cfg
 	h := &cfg.HTTPServer
-	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), log: r.log}
+	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), loops: r.loops, log: r.log}
 	t, challenges, err := externalTLS(h)
 	if err != nil {
 		return err
@@ -159,9 +161,12 @@ func (w *web) serve(ctx, grace context.Context) error {
 		}
 	})
 	var err error
-	if w.tls != nil {
+	switch {
+	case w.tls != nil:
 		err = s.ServeTLS(loop.ForTLS(w.listener), "", "")
-	} else {
+	case w.loops != nil:
+		err = s.Serve(transport.Front(w.listener, w.loops, w.mux, w.log))
+	default:
 		err = s.Serve(w.listener)
 	}
 	if stop() {

@@ -130,7 +130,17 @@ func serveWith(t testing.TB, portable bool, n *node, handler func(log *slog.Logg
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- loops.Run(ctx) }()
-	s := &server{node: n, http: httptest.NewServer(handler(log, n, loops))}
+	h := handler(log, n, loops)
+	mux, ok := h.(*http.ServeMux)
+	if !ok {
+		mux = http.NewServeMux()
+	}
+	if !ok && h != nil {
+		mux.Handle("/", h)
+	}
+	s := &server{node: n, http: httptest.NewUnstartedServer(mux)}
+	s.http.Listener = Front(s.http.Listener, loops, mux, log)
+	s.http.Start()
 	t.Cleanup(func() {
 		s.http.CloseClientConnections()
 		s.http.Close()
