@@ -237,6 +237,17 @@ func (g *guest) do(method string, in, out any) int {
 	return 0
 }
 
+// insist calls a method again and again while it is answered with the temporary
+// error 100, as SDKs do on a slow machine.
+func (g *guest) insist(method string, in any) int {
+	g.t.Helper()
+	for end := time.Now().Add(patience); ; {
+		if code := g.do(method, in, nil); code != 100 || time.Now().After(end) {
+			return code
+		}
+	}
+}
+
 // must calls a method that has to work.
 func (g *guest) must(method string, in, out any) {
 	g.t.Helper()

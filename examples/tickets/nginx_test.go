@@ -47,7 +47,7 @@ func startNginx(t *testing.T, behind string, replace ...string) *nginx {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace = append(replace, "listen 8080", "listen "+n.address, "127.0.0.1:8000", behind, "/tmp/volute-nginx", filepath.Join(dir, "n"))
+	replace = append(replace, "worker_rlimit_nofile 65536;", "", "listen 8080", "listen "+n.address, "127.0.0.1:8000", behind, "/tmp/volute-nginx", filepath.Join(dir, "n"))
 	for i := 0; i < len(replace); i += 2 {
 		if !bytes.Contains(text, []byte(replace[i])) {
 			t.Fatalf("%s does not contain %q any more", nginxExample, replace[i])
