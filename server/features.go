@@ -1,6 +1,8 @@
 package server
 
 import (
+	"strings"
+
 	"github.com/volute-io/volute/internal/config"
 )
 
@@ -35,8 +37,8 @@ func Missing(cfg *Config) []Finding {
 		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
 			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history", Fix: "use broker.type redisnats, or set history_size to 0"})
 		}
-		if ns.SubscriptionType != "" && ns.SubscriptionType != "stream" {
-			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: ns.SubscriptionType + ": this version does not have it", Fix: "remove it"})
+		if strings.HasPrefix(ns.SubscriptionType, "map") && (cfg.Engine.Type != "memory" || cfg.Broker.Enabled && cfg.Broker.Type != "memory") {
+			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: "this version keeps maps in memory only", Fix: "use engine.type memory, or another subscription_type"})
 		}
 	}
 	return found

@@ -86,6 +86,11 @@ func engineConfig(s *Server, emulated []string) engine.Config {
 		Insecure: c.Insecure, Dev: s.options.dev, EmulatedHeaders: emulated,
 		UnidirectionalDisconnects: unidirectionalDisconnects(cfg),
 
+		SharedPoll: engine.SharedPollConfig{
+			SecretKey: cfg.SharedPoll.HMACSecretKey, PreviousSecretKey: cfg.SharedPoll.HMACPreviousSecretKey,
+			PreviousValidUntil: cfg.SharedPoll.HMACPreviousSecretKeyValidUntil, Concurrency: cfg.SharedPoll.ConcurrencyLimit,
+		},
+
 		Personal:          c.SubscribeToUserPersonalChannel.Enabled,
 		PersonalNamespace: c.SubscribeToUserPersonalChannel.PersonalChannelNamespace,
 		PersonalSingle:    c.SubscribeToUserPersonalChannel.SingleConnection,

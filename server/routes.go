@@ -67,6 +67,9 @@ func newRoutes(s *Server) (*routes, error) {
 			{volute.KindSubRefresh, ns.SubRefreshProxyEnabled, ns.SubRefreshProxyName, "channel.proxy.sub_refresh", &proxies.SubRefresh},
 			{volute.KindUnsubscribed, ns.UnsubscribedProxyEnabled, ns.UnsubscribedProxyName, "channel.proxy.unsubscribed", &proxies.Unsubscribed},
 			{volute.KindNotifyChannelState, ns.StateProxyEnabled, ns.StateProxyName, "channel.proxy.state", &proxies.State},
+			{volute.KindMapPublish, ns.Map.PublishProxyEnabled, ns.Map.PublishProxyName, "channel.proxy.map_publish", &proxies.MapPublish},
+			{volute.KindMapRemove, ns.Map.RemoveProxyEnabled, ns.Map.RemoveProxyName, "channel.proxy.map_remove", &proxies.MapRemove},
+			{volute.KindSharedPollRefresh, ns.SubscriptionType == "shared_poll", ns.SharedPoll.ProxyName, "channel.proxy.shared_poll_refresh", &proxies.SharedPollRefresh},
 			{volute.KindNotifyCacheEmpty, ns.CacheEmptyProxyEnabled, ns.CacheEmptyProxyName, "channel.proxy.cache_empty", &proxies.CacheEmpty},
 		} {
 			if rule.enabled {
@@ -162,6 +165,7 @@ func appByDefault(cfg *Config) {
 		&own.Connect.Proxy, &own.Refresh.Proxy, &own.Disconnected.Proxy, &cfg.RPC.Proxy,
 		&channel.Subscribe, &channel.SubscribeStream, &channel.Publish, &channel.SubRefresh,
 		&channel.Unsubscribed, &channel.State, &channel.CacheEmpty,
+		&channel.MapPublish, &channel.MapRemove, &channel.SharedPollRefresh,
 	}
 	if cfg.Backend != "" || len(cfg.Proxies) > 0 || slices.ContainsFunc(events, func(p *config.Proxy) bool { return len(p.Endpoints) > 0 }) {
 		return
@@ -184,6 +188,7 @@ func appByDefault(cfg *Config) {
 		options = append(options, &cfg.Channel.Namespaces[i].ChannelOptions)
 	}
 	for _, o := range options {
+		o.Map.PublishProxyEnabled, o.Map.RemoveProxyEnabled = true, true
 		o.UnsubscribedProxyEnabled, o.StateProxyEnabled, o.CacheEmptyProxyEnabled = true, true, true
 		if !o.SubscribeStreamProxyEnabled { // a stream is its own channel's judge
 			o.SubscribeProxyEnabled, o.PublishProxyEnabled, o.SubRefreshProxyEnabled = true, true, true

@@ -152,5 +152,5 @@ type SharedPoll struct {
 	HMACSecretKey                   string `key:"hmac_secret_key" secret:"1" doc:"Key that signs what clients track."`
 	HMACPreviousSecretKey           string `key:"hmac_previous_secret_key" secret:"1" doc:"Key still accepted while keys are rotated."`
 	HMACPreviousSecretKeyValidUntil int64  `key:"hmac_previous_secret_key_valid_until" doc:"Unix time until which it is; 0 is for ever."`
-	ConcurrencyLimit                int    `key:"concurrency_limit" doc:"Polls at once; 0 is no limit."`
+	ConcurrencyLimit                int    `key:"concurrency_limit" doc:"Polls at once; 0 is 64."`
 }
