@@ -60,6 +60,20 @@ for (const [format, { encode, decode }] of Object.entries(formats)) {
       });
     }
 
+    test('a server that is too busy is tried again', async () => {
+      let attempts = 0;
+      const busy = { refuse: { error: { code: 111, message: 'too many requests', temporary: true } } };
+      const client = server.client(format, {
+        getData: async () => encode(++attempts < 3 ? busy : { as: 'bob' }),
+        minReconnectDelay: 10,
+        maxReconnectDelay: 50,
+      });
+      const done = event(client, 'connected');
+      client.connect();
+      await done;
+      assert.equal(attempts, 3);
+    });
+
     test('connect refused: a forged token is final', async () => {
       const client = server.client(format, { token: token({ sub: 'mallory' }, 'another key') });
       client.connect();
