@@ -1,7 +1,6 @@
 package conversations
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,7 +21,6 @@ import (
 	"time"
 
 	"github.com/centrifugal/protocol"
-	"github.com/quic-go/quic-go"
 	"google.golang.org/protobuf/proto"
 )
 
