@@ -37,7 +37,7 @@ func TestStartFailures(t *testing.T) {
 			write(t, file, how)
 			p := start(t, func(c *worker.Config) {
 				c.NumWorkers = 2
-				c.AllocateTimeout = 400 * time.Millisecond
+				c.AllocateTimeout = 1500 * time.Millisecond
 				c.Env["START_FILE"] = file
 			})
 			until(t, "failures", func() bool { return strings.Contains(p.log.String(), "worker does not start") })
