@@ -195,6 +195,29 @@ func TestChinese(t *testing.T) {
 	w.until(`document.documentElement.lang === 'zh-CN'`)
 }
 
+// On a phone nothing is wider than the screen, in either language.
+func TestPhone(t *testing.T) {
+	c := open(t, nil)
+	w := newWindow(t, "phone")
+	w.must(command(w.session, "Emulation.setDeviceMetricsOverride", object{"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": true}, nil))
+	fits := func() {
+		t.Helper()
+		w.until(`document.documentElement.scrollWidth <= 360 && [...document.querySelectorAll('header *')].every((e) => e.getBoundingClientRect().right <= 360)`)
+	}
+	w.enter("http://"+c.address+"/", "Ada Lovelace the First of Her Name"[:30])
+	fits()
+	w.watch("spiral")
+	w.click("#seat-A1")
+	w.seat("A1", "mine")
+	w.click("#card-good")
+	w.click("#pay")
+	w.seat("A1", "ticket")
+	fits()
+	w.click("header button")
+	w.sees(".user .count", "我的票 1")
+	fits()
+}
+
 // The committed page is what its sources make.
 func TestPageIsBuilt(t *testing.T) {
 	if _, err := os.Stat("web/node_modules/vite"); err != nil {
