@@ -105,9 +105,9 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			"what this version does not have",
-			map[string]string{"volute.yaml": "http_server: { tls_autocert: { enabled: true } }"},
+			map[string]string{"volute.yaml": "broker: { enabled: true, type: postgres }"},
 			nil, 1,
-			[]string{"http_server.tls_autocert"},
+			[]string{"broker.type"},
 			nil,
 		},
 		{
