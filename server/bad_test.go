@@ -253,7 +253,7 @@ func TestBadWorkers(t *testing.T) {
 		{"exits", "exit", 3, "", true, []string{"exit status 3"}},
 		{"leaves children", "fork", nil, "", false, nil},
 		{"ignores stop", "deaf", nil, "destroy_timeout: 300ms", false, []string{"is killed"}},
-		{"grows", "grow", 256 << 20, "supervisor: {watch_tick: 100ms, max_worker_memory: 200}", false, nil},
+		{"grows", "grow", 192 << 20, "supervisor: {watch_tick: 100ms, max_worker_memory: 150}", false, nil},
 		{"hangs", "sleep", 600_000, "", true, []string{"no answer", "after 2s"}}, // said by whoever notices first
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -269,7 +269,11 @@ func TestBadWorkers(t *testing.T) {
 			})
 			pool := workers(t, "json", 1, "127.0.0.1:9", test.pool)
 			pool = strings.Replace(pool, "env: {", fmt.Sprintf("env: {bad: %q, ", mark), 1)
-			pool = strings.Replace(pool, "rpc: {", `rpc: {without_namespace: {proxy_enabled: true}, proxy: {endpoint: "worker://app", timeout: 2s}, `, 1)
+			timeout := "10s" // more than a busy machine needs
+			if test.method == "sleep" {
+				timeout = "2s"
+			}
+			pool = strings.Replace(pool, "rpc: {", `rpc: {without_namespace: {proxy_enabled: true}, proxy: {endpoint: "worker://app", timeout: `+timeout+`}, `, 1)
 			s := volutetest.Start(t, volutetest.Config(t, pool), server.Logger(log.logger()))
 			alice, bob := s.Connect(volutetest.As("alice")), s.Connect(volutetest.As("bob"))
 			pid := func() (pid int) { bob.Call("pid", nil, &pid); return pid }

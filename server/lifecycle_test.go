@@ -229,6 +229,7 @@ channel:
 		}
 		c.Subscribe("last")
 		c.Close()
+		wait(t, func() bool { return len(occupied(t, s)) == 0 }) // else the next one finds the channel in use
 	}
 	b := startBackend(t, address, told.address())
 	for _, user := range users {
