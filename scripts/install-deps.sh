@@ -14,6 +14,7 @@ need npm npm
 need python3 python3
 need redis-server redis-server
 need chromium chromium
+need openssl openssl
 [ -x /usr/sbin/nginx ] || need nginx nginx
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql
 

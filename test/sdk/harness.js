@@ -94,12 +94,16 @@ export class Server {
   #folder = mkdtempSync(path.join(tmpdir(), 'volute-sdk-'));
   #clients = [];
   #address;
+  #extra;
   log = [];
+
+  // extra are sections of the configuration beside those that every test has.
+  constructor(extra = {}) { this.#extra = extra; }
 
   // start resolves once the server listens.
   async start() {
     const file = path.join(this.#folder, 'config.json');
-    writeFileSync(file, JSON.stringify({ ...config, rpc: { ...config.rpc, listen: `unix://${this.#folder}/rpc.sock` } }));
+    writeFileSync(file, JSON.stringify({ ...config, ...this.#extra, rpc: { ...config.rpc, listen: `unix://${this.#folder}/rpc.sock` } }));
     this.#process = spawn(binary, ['serve', '-c', file], { stdio: ['ignore', 'inherit', 'pipe'] });
     this.#address = await new Promise((resolve, reject) => {
       this.#process.once('error', reject);
@@ -124,11 +128,14 @@ export class Server {
     if (status !== 0) throw new Error(`the server ended with ${status}:\n${this.log.join('\n')}`);
   }
 
+  get address() { return this.#address; }
+
   get url() { return `ws://${this.#address}/connection/websocket`; }
 
-  // client makes an SDK client; client.cut() breaks its connection as a lost network would.
+  // client makes an SDK client; client.cut() breaks its connection as a lost network would, if that
+  // is a WebSocket. transports are tried instead of WebSocket.
   client(format, options = {}) {
-    const { websocketOptions, ...rest } = options;
+    const { websocketOptions, transports, ...rest } = options;
     let socket;
     class Socket extends WebSocket {
       constructor(url, protocols) {
@@ -136,8 +143,9 @@ export class Server {
         socket = this;
       }
     }
-    const client = new formats[format].Client(this.url, { websocket: Socket, minReconnectDelay: 50, maxReconnectDelay: 200, ...rest });
+    const client = new formats[format].Client(transports ?? this.url, { websocket: Socket, minReconnectDelay: 50, maxReconnectDelay: 200, ...rest });
     client.cut = () => socket.terminate();
+    client.extensions = () => socket.extensions;
     client.on('error', () => {});
     this.#clients.push(client);
     return client;

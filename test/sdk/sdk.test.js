@@ -247,7 +247,7 @@ for (const [format, { encode, decode }] of Object.entries(formats)) {
     test('refresh with a new token', async () => {
       let asked = 0;
       const client = server.client(format, {
-        token: token({ sub: 'alice', exp: inSeconds(2) }),
+        token: token({ sub: 'alice', exp: inSeconds(3) }),
         getToken: async () => { asked++; return token({ sub: 'alice', exp: inSeconds(3600) }); },
       });
       const done = event(client, 'connected');
