@@ -60,7 +60,7 @@ const config = {
     token: { hmac_secret_key: tokenKey },
     ping_interval: '2s',
     pong_timeout: '1s',
-    expired_close_delay: '1s',
+    expired_close_delay: '2s',
     proxy: {
       connect: { enabled: true, endpoint: 'worker://app', timeout: '5s', http_headers: ['X-Test'], emulated_headers: ['X-Emulated'] },
       refresh: { enabled: true, endpoint: 'worker://app', timeout: '5s' },
