@@ -75,6 +75,9 @@ func (s *Session) subscribe(j *joining) {
 		return
 	}
 	c := &call{s: s, channel: j.channel, method: wire.MethodSubscribe, inline: n.immediate}
+	if !c.inline {
+		c.was = &client{s.event(0), s.clientInfo()}
+	}
 	c.ctx, c.cancel = context.WithCancel(n.ctx)
 	run := func() {
 		defer c.cancel()

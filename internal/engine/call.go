@@ -25,9 +25,14 @@ type call struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	// The client as it was when the command began, for use outside the loop.
-	base volute.Event
-	self volute.ClientInfo
+	was *client // nil on the loop, where the session itself can be asked
+}
+
+// client is a session's client as it was when a command began, for use outside
+// the loop.
+type client struct {
+	event volute.Event
+	info  volute.ClientInfo
 }
 
 // start executes a command.
@@ -58,7 +63,7 @@ func (s *Session) start(cmd wire.Command) {
 		return
 	}
 	own(cmd.Request)
-	c.base, c.self = s.event(0), s.clientInfo()
+	c.was = &client{s.event(0), s.clientInfo()}
 	c.ctx, c.cancel = context.WithCancel(s.node().ctx)
 	s.calls = append(s.calls, c)
 	s.node().work.Go(func() {
@@ -125,7 +130,7 @@ func (c *call) event(kind volute.Kind) volute.Event {
 	if c.inline {
 		return c.s.event(kind)
 	}
-	ev := c.base
+	ev := c.was.event
 	ev.Kind = kind
 	return ev
 }
@@ -135,7 +140,7 @@ func (c *call) info() volute.ClientInfo {
 	if c.inline {
 		return c.s.clientInfo()
 	}
-	return c.self
+	return c.was.info
 }
 
 // finish answers the command and lets waiting ones go on. On the loop.

@@ -51,7 +51,9 @@ func (c *call) connect(req *wire.ConnectRequest) error {
 	}
 	err = c.do(func() error {
 		err := s.identify(cred)
-		c.self = s.clientInfo()
+		if c.was != nil {
+			c.was.info = s.clientInfo()
+		}
 		return err
 	})
 	release(err == nil)
