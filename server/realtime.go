@@ -47,7 +47,7 @@ func newRealtime(s *Server) (*realtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.loops = loop.New(loop.Config{Logger: s.log})
+	r.loops = loop.New(loop.Config{Logger: s.log, NoRing: !s.cfg.HTTPServer.IOUring})
 	settings := engineConfig(s, wanted(r.routes.emulated))
 	settings.UID = uuid.NewString()
 	if r.stores, err = newStores(s, settings.UID); err != nil {

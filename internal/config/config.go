@@ -91,6 +91,7 @@ type HTTPServer struct {
 	InternalTLS     TLS          `key:"internal_tls"`
 	TLSAutocert     TLSAutocert  `key:"tls_autocert"`
 	HTTP3           EnabledBlock `key:"http3"`
+	IOUring         bool         `key:"io_uring" default:"true" doc:"Send to many clients with one system call where the Linux kernel has io_uring and lets us; false is one call per message."`
 	H2CExternal     bool         `key:"h2c_external" doc:"HTTP/2 without TLS on the external port; needs a separate internal_port."`
 }
 

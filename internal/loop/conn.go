@@ -25,6 +25,7 @@ type Conn struct {
 	interest readiness // what the poller watches
 	paused   bool
 	ended    bool // the peer sends nothing any more (seen while flushing)
+	batched  bool // a send of it waits in the loop's batch; then nothing waits in out
 }
 
 type state uint8
@@ -73,7 +74,7 @@ func (c *Conn) Write(p []byte, shared bool) {
 		return
 	}
 	if l := c.loop; l.reading == c && c.out == nil {
-		if len(l.gathered)+len(p) <= bufferSize {
+		if len(l.gathered)-l.gatheredFrom+len(p) <= bufferSize {
 			l.gathered = append(l.gathered, p...)
 			return
 		}
@@ -88,8 +89,8 @@ func (c *Conn) Unsent() int {
 	if c.out != nil {
 		n = c.out.size
 	}
-	if c.loop.reading == c {
-		n += len(c.loop.gathered)
+	if l := c.loop; l.reading == c {
+		n += len(l.gathered) - l.gatheredFrom
 	}
 	return n
 }
@@ -154,6 +155,7 @@ func (c *Conn) fail(err error) {
 
 // release gives up all that a closed connection holds.
 func (c *Conn) release() {
+	c.submitted()
 	if c.out != nil {
 		c.loop.Cancel(&c.out.deadline)
 		c.out = nil
@@ -177,7 +179,10 @@ func (c *Conn) release() {
 // deliver hands input to the handler, then sends what it wrote meanwhile.
 func (c *Conn) deliver(p []byte) {
 	l := c.loop
-	l.reading = c
+	if len(l.gathered) > bufferSize {
+		l.submit()
+	}
+	l.reading, l.gatheredFrom = c, len(l.gathered)
 	c.handler.Read(p)
 	c.sendGathered()
 	l.reading = nil
@@ -186,11 +191,17 @@ func (c *Conn) deliver(p []byte) {
 
 // sendGathered sends what was written during the connection's Read call.
 func (c *Conn) sendGathered() {
+	c.submitted() // which moves what was gathered
 	l := c.loop
-	p := l.gathered
-	l.gathered = p[:0]
-	if len(p) > 0 {
+	p := l.gathered[l.gatheredFrom:]
+	switch {
+	case len(p) == 0:
+	case c.tls != nil || !c.mayJoin(p):
 		c.send(p, false)
+		l.gathered = l.gathered[:l.gatheredFrom]
+	default:
+		l.gatheredFrom = len(l.gathered)
+		l.add(c, p, false)
 	}
 }
 
@@ -212,19 +223,41 @@ func (c *Conn) transmit(p []byte, shared bool) {
 	if c.state == closed {
 		return
 	}
-	if c.fd >= 0 && (c.out == nil || c.out.size == 0) {
+	c.submitted()
+	switch {
+	case c.fd < 0 || c.out != nil && c.out.size > 0:
+		c.sentSome(p, shared, 0, nil)
+	case shared && c.mayJoin(p):
+		c.loop.add(c, p, true)
+	default:
 		n, err := sendSocket(c.fd, p)
-		if n == len(p) {
-			return
-		}
-		if err != nil && err != errWouldBlock {
-			c.fail(err)
-			return
-		}
-		p = p[n:]
+		c.sentSome(p, shared, n, err)
 	}
-	c.queue(p, shared)
-	c.watch()
+}
+
+// mayJoin reports whether p, which does not change before the loop's batch is
+// submitted, can be part of it. Nothing of the connection is in it yet.
+func (c *Conn) mayJoin(p []byte) bool {
+	return c.loop.batch.takes(len(p)) && c.fd >= 0 && c.state != closed && (c.out == nil || c.out.size == 0)
+}
+
+// submitted makes sure that nothing of the connection waits in the loop's batch.
+func (c *Conn) submitted() {
+	if c.batched {
+		c.loop.submit()
+	}
+}
+
+// sentSome lets wait what did not fit: n bytes of p were sent.
+func (c *Conn) sentSome(p []byte, shared bool, n int, err error) {
+	switch {
+	case n == len(p) || c.state == closed:
+	case err != nil && err != errWouldBlock:
+		c.fail(err)
+	default:
+		c.queue(p[n:], shared)
+		c.watch()
+	}
 }
 
 // queue lets p wait.
@@ -268,6 +301,9 @@ func (o *outbox) sent(n int) {
 func (c *Conn) settle() {
 	if c.state == open && c.out != nil && c.out.size == 0 {
 		c.out = nil
+	}
+	if c.state == flushing {
+		c.submitted()
 	}
 	if c.state == flushing && c.out.size == 0 {
 		c.state = lingering

@@ -28,6 +28,7 @@ var ErrStopped = errors.New("loop: stopped")
 type Config struct {
 	Loops    int          // number of loops; 0: GOMAXPROCS
 	Portable bool         // use the portable driver for every connection
+	NoRing   bool         // send each message with a system call of its own, even where the kernel has io_uring
 	Logger   *slog.Logger // required
 }
 

@@ -33,6 +33,7 @@ type Drainer interface {
 type Loop struct {
 	index    int
 	portable bool
+	ring     bool
 	logger   *slog.Logger
 	start    time.Time
 	done     chan struct{}
@@ -43,18 +44,23 @@ type Loop struct {
 	bell   chan struct{} // rings a parked loop
 
 	// Owned by the loop.
-	drainer  Drainer
-	now      time.Time
-	wheel    wheel
-	conns    []*Conn  // by slot; nil where free
-	free     []uint32 // free slots
-	sockets  int      // connections and listeners that the poller watches
-	gen      uint32   // generation of the connection opened last
-	dying    []death  // closed, their handlers still to be told
-	spare    []post   // an empty array for posts
-	reading  *Conn    // whose Read is being called
-	gathered []byte   // what it wrote meanwhile
-	alarm    *time.Timer
+	drainer Drainer
+	now     time.Time
+	wheel   wheel
+	conns   []*Conn  // by slot; nil where free
+	free    []uint32 // free slots
+	sockets int      // connections and listeners that the poller watches
+	gen     uint32   // generation of the connection opened last
+	dying   []death  // closed, their handlers still to be told
+	spare   []post   // an empty array for posts
+	batch   batch
+	reading *Conn // whose Read is being called
+	alarm   *time.Timer
+
+	// What connections wrote while they were read from, until submit; that of
+	// the one that is being read from begins at gatheredFrom.
+	gathered     []byte
+	gatheredFrom int
 
 	listeners []*Listener // by slot - listenerSlot
 
@@ -105,6 +111,7 @@ func newLoop(index int, cfg Config) *Loop {
 	l := &Loop{
 		index:    index,
 		portable: cfg.Portable,
+		ring:     !cfg.NoRing,
 		logger:   cfg.Logger,
 		start:    time.Now(),
 		done:     make(chan struct{}),
@@ -194,10 +201,16 @@ func (l *Loop) Adopt(nc net.Conn, pending []byte, h Handler) error {
 func (l *Loop) preparePoller() (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.poller == nil && !l.ended {
-		l.poller, err = newPoller()
+	if l.poller != nil || l.ended {
+		return nil
 	}
-	return err
+	if l.poller, err = newPoller(); err != nil || !l.ring {
+		return err
+	}
+	if l.batch.ring, err = newRing(); err != nil {
+		l.logger.Debug("each message is sent by itself", "loop", l.index, "error", err)
+	}
+	return nil
 }
 
 // post tells the loop something; false if the loop does not listen any more.
@@ -226,6 +239,7 @@ func (l *Loop) run() {
 			more = l.drain()
 		}
 		l.wheel.advance(l.tick(l.now))
+		l.submit()
 		l.reap()
 		switch {
 		case !more:
@@ -242,6 +256,7 @@ func (l *Loop) drain() bool {
 		return false
 	}
 	more := l.drainer.Drain(drainBudget)
+	l.submit()
 	l.reap()
 	return more
 }
@@ -370,6 +385,7 @@ func (l *Loop) serve(events []pollEvent) {
 			l.reap()
 		}
 	}
+	l.submit()
 }
 
 // reap tells the handlers of closed connections and frees their slots. It runs
@@ -407,6 +423,9 @@ func (l *Loop) end() {
 	defer l.mu.Unlock()
 	if l.poller != nil {
 		l.poller.close()
+	}
+	if l.batch.ring != nil {
+		l.batch.ring.close()
 	}
 }
 

@@ -17,17 +17,19 @@ import (
 // drivers are the ways to serve a connection; every test of connections runs
 // with each. On systems without a poller both are the portable one.
 var drivers = []struct {
-	name     string
-	portable bool
+	name   string
+	config Config
 }{
-	{"native", false},
-	{"portable", true},
+	{"native", Config{}},
+	{"one by one", Config{NoRing: true}},
+	{"portable", Config{Portable: true}},
 }
 
 func eachDriver(t *testing.T, test func(t *testing.T, g *Group)) {
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) {
-			test(t, start(t, Config{Loops: 2, Portable: d.portable}))
+			d.config.Loops = 2
+			test(t, start(t, d.config))
 		})
 	}
 }
@@ -508,7 +510,8 @@ func TestWriteToClosedPeer(t *testing.T) {
 func TestRunEndsEverything(t *testing.T) {
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) {
-			g := New(Config{Loops: 2, Portable: d.portable, Logger: slog.New(slog.DiscardHandler)})
+			d.config.Loops, d.config.Logger = 2, slog.New(slog.DiscardHandler)
+			g := New(d.config)
 			boxes := []*inbox{{}, {}}
 			for i, b := range boxes {
 				g.Loop(i).Attach(b)

@@ -40,7 +40,8 @@ func (e *endless) Drain(budget int) bool {
 func TestDrainLeavesRoomForEvents(t *testing.T) {
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) {
-			g := New(Config{Loops: 1, Portable: d.portable, Logger: slog.New(slog.DiscardHandler)})
+			d.config.Loops, d.config.Logger = 1, slog.New(slog.DiscardHandler)
+			g := New(d.config)
 			l := g.Loop(0)
 			e := &endless{rested: make(chan struct{}, 1)}
 			l.Attach(e)

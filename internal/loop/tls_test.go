@@ -80,7 +80,8 @@ func eachVersion(t *testing.T, test func(t *testing.T, g *Group, version uint16)
 	for name, version := range versions {
 		for _, d := range drivers {
 			t.Run(name+"/"+d.name, func(t *testing.T) {
-				test(t, start(t, Config{Loops: 1, Portable: d.portable}), version)
+				d.config.Loops = 1
+				test(t, start(t, d.config), version)
 			})
 		}
 	}
