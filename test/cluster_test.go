@@ -375,13 +375,19 @@ var nodeEvents = []event{
 	}},
 }
 
-// survive runs a cluster through the events.
+// survive runs a cluster of three through the events.
 func survive(t *testing.T, broker string, events []event) {
 	var nodes []*member
-	var addrs []string
 	for i := range 3 {
-		m := newMember(t, fmt.Sprint("node-", i), broker)
-		nodes = append(nodes, m)
+		nodes = append(nodes, newMember(t, fmt.Sprint("node-", i), broker))
+	}
+	surviveOn(t, nodes, events)
+}
+
+// surviveOn runs nodes through the events, with clients and publishers.
+func surviveOn(t *testing.T, nodes []*member, events []event) {
+	var addrs []string
+	for _, m := range nodes {
 		addrs = append(addrs, m.addr)
 	}
 	listening, endListening := context.WithCancel(context.Background())

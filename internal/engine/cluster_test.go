@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -210,8 +211,10 @@ func TestClusterReachesUsersEverywhere(t *testing.T) {
 		o.mu.Lock()
 		o.away["node2"] = true
 		o.mu.Unlock()
-		if err := api.Disconnect(nodes[0].t.Context(), volute.DisconnectRequest{Target: target}); err == nil {
-			t.Error("a node that does not answer is passed over in silence")
+		var told *volute.Error
+		err = api.Disconnect(nodes[0].t.Context(), volute.DisconnectRequest{Target: target})
+		if !errors.As(err, &told) || !told.Temporary || !strings.Contains(told.Message, "node Node 2 (node2) has not answered") {
+			t.Errorf("a node does not answer: %v", err)
 		}
 	})
 }
