@@ -114,7 +114,9 @@ func (m *member) api(method, body string) string {
 
 // knows returns how many nodes a node knows, itself included.
 func (m *member) knows() int {
-	var answer struct{ Result struct{ Nodes []json.RawMessage } }
+	var answer struct {
+		Result struct{ Nodes []json.RawMessage }
+	}
 	_ = json.Unmarshal([]byte(m.api("info", "{}")), &answer)
 	return len(answer.Result.Nodes)
 }
