@@ -351,22 +351,27 @@ type event struct {
 	do   func(t *testing.T, nodes []*member) (back time.Time)
 }
 
+// killed is the end of a node without a warning, which comes back.
+func killed(number int) event {
+	return event{fmt.Sprint("node ", number, " is killed"), func(_ *testing.T, nodes []*member) time.Time {
+		nodes[number].kill()
+		at := time.Now()
+		time.Sleep(2 * time.Second)
+		nodes[number].start()
+		return at
+	}}
+}
+
 // The events that nodes suffer.
 var nodeEvents = []event{
-	{"a node is killed", func(_ *testing.T, nodes []*member) time.Time {
-		nodes[0].kill()
-		killed := time.Now()
-		time.Sleep(2 * time.Second)
-		nodes[0].start()
-		return killed
-	}},
-	{"another one is paused", func(_ *testing.T, nodes []*member) time.Time {
+	killed(0), killed(1), killed(2),
+	{"one of them is paused", func(_ *testing.T, nodes []*member) time.Time {
 		nodes[1].cmd.Process.Signal(syscall.SIGSTOP)
 		time.Sleep(3 * time.Second)
 		nodes[1].cmd.Process.Signal(syscall.SIGCONT)
 		return time.Now()
 	}},
-	{"the third is told to stop", func(_ *testing.T, nodes []*member) time.Time {
+	{"another one is told to stop", func(_ *testing.T, nodes []*member) time.Time {
 		nodes[2].stop(syscall.SIGTERM)
 		stopped := time.Now()
 		time.Sleep(time.Second)
@@ -516,6 +521,6 @@ func TestClusterSurvivesFailover(t *testing.T) {
 			servers[0].Start()
 			return time.Now()
 		}},
-		nodeEvents[0],
+		killed(0),
 	})
 }
