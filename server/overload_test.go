@@ -315,6 +315,43 @@ rpc: {without_namespace: {proxy_enabled: true}, proxy: {endpoint: app://, timeou
 	})
 }
 
+// Connects that workers have no time for wait in front of the pool: who is in does
+// not queue up behind them.
+func TestConnectStormAtWorkers(t *testing.T) {
+	pool := workers(t, "json", 1, "127.0.0.1:9", "")
+	s := volutetest.Start(t, volutetest.Config(t, strings.Replace(pool, "rpc: {", `rpc: {
+  without_namespace: {proxy_enabled: true}, proxy: {endpoint: "worker://app", timeout: 20s}, `, 1)+`
+client: {concurrency: 20, proxy: {connect: {enabled: true, endpoint: "worker://app", timeout: 20s}}}
+`))
+	inside := s.Connect(volutetest.As("inside"))
+	stats := dialPool(t, pool).stats
+	var calls sync.WaitGroup
+	calls.Go(func() { inside.Call("sleep", 500, nil) })
+	wait(t, func() bool { return stats().Workers == 1 && stats().Free == 0 })
+	var in, back atomic.Int64
+	for range 20 {
+		calls.Go(func() {
+			switch _, err := s.TryConnect(volutetest.Data(map[string]any{"user": "x", "ms": 30})); {
+			case err == nil:
+				in.Add(1)
+			case refused(err):
+				back.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wait(t, func() bool { return stats().Waiting == 2 })
+	inside.Call("echo", 1, nil)
+	if n := in.Load(); n > 3 {
+		t.Errorf("a call of who is in was answered behind %d connects that came before it, want 2", n)
+	}
+	calls.Wait()
+	if in.Load()+back.Load() != 20 || in.Load() < 8 {
+		t.Errorf("%d are in, %d were told to come back", in.Load(), back.Load())
+	}
+}
+
 // One client has so many commands under way as client.concurrency says; its others
 // wait without anybody else's noticing.
 func TestConcurrencyOfOneClient(t *testing.T) {
