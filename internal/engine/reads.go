@@ -108,7 +108,7 @@ func (r *reads) run(key streamKey) {
 
 // read asks the broker. A panic of it is an error, as in commands.
 func (r *reads) read(channel string, q volute.HistoryQuery) (pubs []*volute.Publication, top volute.Position, err error) {
-	ctx, cancel := r.node.deadline()
+	ctx, cancel := context.WithTimeout(r.node.ctx, outsideTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
