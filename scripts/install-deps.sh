@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: PHP, Node, npm, Python,
-# Redis, nginx, PostgreSQL and Chromium from the distribution, the JavaScript
+# Redis, nginx, PostgreSQL, iproute2 and Chromium from the distribution, the JavaScript
 # packages from npm. Running it again does nothing, and nothing is touched that is
 # already there.
 set -euo pipefail
@@ -15,6 +15,7 @@ need python3 python3
 need redis-server redis-server
 need chromium chromium
 need openssl openssl
+need ip iproute2
 [ -x /usr/sbin/nginx ] || need nginx nginx
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need initdb postgresql
 

@@ -48,6 +48,17 @@ type pool struct {
 	*worker.Pool
 	codec backend.Codec
 	size  int // processes at first
+	most  int // processes with the dynamic ones
+}
+
+// connects are the limits of connect events, most of which wait in front of the
+// pool: inside, calls of clients that are in would wait behind them. Two for each
+// process keep all of them at work.
+func (p *pool) connects(l backend.Limits) backend.Limits {
+	if inside := 2 * p.most; l.Concurrency > inside {
+		l.Concurrency, l.Queue = inside, l.Queue+l.Concurrency-inside
+	}
+	return l
 }
 
 func newApplication(s *Server) (*application, error) {
@@ -59,7 +70,7 @@ func newApplication(s *Server) (*application, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.pools = append(a.pools, &pool{p, backend.Codec(w.Codec), c.NumWorkers})
+		a.pools = append(a.pools, &pool{p, backend.Codec(w.Codec), c.NumWorkers, c.NumWorkers + c.Dynamic.MaxWorkers})
 	}
 	if s.cfg.RPCListen != "" {
 		var err error

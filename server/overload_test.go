@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -245,6 +246,110 @@ rpc: {without_namespace: {proxy_enabled: true}, proxy: {endpoint: app://}}
 		alice.Call("fast", nil, nil)
 		storm.Wait()
 	})
+}
+
+// A wave of connects against an application that does one thing at a time: all get
+// in at its pace, those who have to come back are told so in time, and who is in
+// goes on calling.
+func TestConnectWave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turn := make(chan struct{}, 1)
+		work := func(ctx context.Context) error {
+			select {
+			case turn <- struct{}{}:
+				time.Sleep(20 * time.Millisecond)
+				<-turn
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		a := app.New()
+		a.OnConnect(func(ctx context.Context, _ volute.Event) (*volute.ConnectReply, error) {
+			return &volute.ConnectReply{User: "somebody"}, work(ctx)
+		})
+		app.RPC(a, "work", func(ctx context.Context, _ any) (int, error) { return 1, work(ctx) })
+		s := volutetest.Start(t, volutetest.Config(t, `
+client: {proxy: {connect: {enabled: true, endpoint: app://, timeout: 2s}}}
+rpc: {without_namespace: {proxy_enabled: true}, proxy: {endpoint: app://, timeout: 2s}}
+`), server.App(a))
+		inside := s.Connect(volutetest.As("inside"))
+		begin := time.Now()
+		var coming sync.WaitGroup
+		var back atomic.Int64
+		const clients = 500
+		for range clients {
+			coming.Go(func() {
+				for try := 0; ; try++ {
+					begin := time.Now()
+					_, err := s.TryConnect()
+					if err == nil {
+						return
+					}
+					var e *volute.Error
+					if took := time.Since(begin); took > 2*time.Second || !errors.As(err, &e) || !e.Temporary {
+						t.Errorf("a client was told after %s: %v", took, err)
+						return
+					}
+					back.Add(1)
+					time.Sleep(200*time.Millisecond + rand.N(min(20*time.Second, 500*time.Millisecond<<try)))
+				}
+			})
+		}
+		ended := make(chan struct{})
+		go func() { coming.Wait(); close(ended) }()
+		for calling := true; calling; {
+			select {
+			case <-ended:
+				calling = false
+			case <-time.After(100 * time.Millisecond):
+				inside.Call("work", nil, nil)
+			}
+		}
+		// Calls of who is inside take up to a sixth of the application's time.
+		if took := time.Since(begin); took > 40*time.Second || back.Load() == 0 {
+			t.Errorf("%d clients were in after %s, %d times somebody had to come back; the application could have done it in 12 s", clients, took, back.Load())
+		} else {
+			t.Logf("%d clients were in after %s, %d times somebody had to come back", clients, took, back.Load())
+		}
+	})
+}
+
+// Connects that workers have no time for wait in front of the pool: who is in does
+// not queue up behind them.
+func TestConnectStormAtWorkers(t *testing.T) {
+	pool := workers(t, "json", 1, "127.0.0.1:9", "")
+	s := volutetest.Start(t, volutetest.Config(t, strings.Replace(pool, "rpc: {", `rpc: {
+  without_namespace: {proxy_enabled: true}, proxy: {endpoint: "worker://app", timeout: 20s}, `, 1)+`
+client: {concurrency: 20, proxy: {connect: {enabled: true, endpoint: "worker://app", timeout: 20s}}}
+`))
+	inside := s.Connect(volutetest.As("inside"))
+	stats := dialPool(t, pool).stats
+	var calls sync.WaitGroup
+	calls.Go(func() { inside.Call("sleep", 500, nil) })
+	wait(t, func() bool { return stats().Workers == 1 && stats().Free == 0 })
+	var in, back atomic.Int64
+	for range 20 {
+		calls.Go(func() {
+			switch _, err := s.TryConnect(volutetest.Data(map[string]any{"user": "x", "ms": 30})); {
+			case err == nil:
+				in.Add(1)
+			case refused(err):
+				back.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wait(t, func() bool { return stats().Waiting == 2 })
+	inside.Call("echo", 1, nil)
+	if n := in.Load(); n > 3 {
+		t.Errorf("a call of who is in was answered behind %d connects that came before it, want 2", n)
+	}
+	calls.Wait()
+	if in.Load()+back.Load() != 20 || in.Load() < 8 {
+		t.Errorf("%d are in, %d were told to come back", in.Load(), back.Load())
+	}
 }
 
 // One client has so many commands under way as client.concurrency says; its others

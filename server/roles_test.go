@@ -57,8 +57,12 @@ func Troupe(a *app.App, notes string) {
 		return err
 	}
 	a.OnConnect(func(_ context.Context, ev volute.Event) (*volute.ConnectReply, error) {
-		var in struct{ User string }
+		var in struct {
+			User string
+			Ms   int // how long it takes
+		}
 		_ = json.Unmarshal(ev.Data, &in)
+		time.Sleep(time.Duration(in.Ms) * time.Millisecond)
 		return &volute.ConnectReply{User: in.User, Meta: []byte(`{"tenant":7}`)}, nil
 	})
 	a.OnSubscribe("*", func(context.Context, volute.Event) (*volute.SubscribeReply, error) {

@@ -116,7 +116,7 @@ func (r *routes) add(kind volute.Kind, namespace, key string, p *config.Proxy) e
 	var members []backend.Member
 	rule := backend.Rule{}
 	for _, endpoint := range endpoints {
-		b, name, err := r.backend(endpoint, p)
+		b, name, err := r.backend(kind, endpoint, p)
 		if err != nil {
 			return fmt.Errorf("%s.endpoint: %w", key, err)
 		}
@@ -198,7 +198,7 @@ func appByDefault(cfg *Config) {
 
 // backend makes who answers at an endpoint. It is called once per rule: backends
 // of one host share nothing but the host.
-func (r *routes) backend(endpoint string, p *config.Proxy) (volute.Backend, string, error) {
+func (r *routes) backend(kind volute.Kind, endpoint string, p *config.Proxy) (volute.Backend, string, error) {
 	s := r.server
 	limits := backend.Limits{Timeout: p.Timeout, Concurrency: p.MaxConcurrency, Queue: p.MaxQueueSize}
 	forward := backend.Forward{Emulated: p.EmulatedHeaders, HTTP: p.HTTPHeaders, Metadata: p.GRPCMetadata}
@@ -215,7 +215,7 @@ func (r *routes) backend(endpoint string, p *config.Proxy) (volute.Backend, stri
 		if err != nil {
 			return nil, "", err
 		}
-		return r.worker(pool, p, forward, limits)
+		return r.worker(kind, pool, p, forward, limits)
 	case scheme == "http" || scheme == "https":
 		return r.http(endpoint, p, forward, limits)
 	}
@@ -228,7 +228,7 @@ func (r *routes) backend(endpoint string, p *config.Proxy) (volute.Backend, stri
 			}
 			forward.Static[p.GRPC.CredentialsKey] = p.GRPC.CredentialsValue
 		}
-		return r.worker(pool, p, forward, limits)
+		return r.worker(kind, pool, p, forward, limits)
 	}
 	return r.grpc(endpoint, p, forward, limits)
 }
@@ -267,7 +267,10 @@ func (r *routes) here(endpoint string) *pool {
 	return a.front()
 }
 
-func (r *routes) worker(p *pool, c *config.Proxy, f backend.Forward, l backend.Limits) (volute.Backend, string, error) {
+func (r *routes) worker(kind volute.Kind, p *pool, c *config.Proxy, f backend.Forward, l backend.Limits) (volute.Backend, string, error) {
+	if kind == volute.KindConnect {
+		l = p.connects(l)
+	}
 	b, err := backend.NewWorker(p, backend.WorkerConfig{
 		Name: "worker://" + p.Name(), Codec: p.codec, Limits: l, Forward: f,
 		Binary: c.BinaryEncoding, Meta: c.IncludeConnectionMeta, Logger: r.server.log,

@@ -351,22 +351,27 @@ type event struct {
 	do   func(t *testing.T, nodes []*member) (back time.Time)
 }
 
+// killed is the end of a node without a warning, which comes back.
+func killed(number int) event {
+	return event{fmt.Sprint("node ", number, " is killed"), func(_ *testing.T, nodes []*member) time.Time {
+		nodes[number].kill()
+		at := time.Now()
+		time.Sleep(2 * time.Second)
+		nodes[number].start()
+		return at
+	}}
+}
+
 // The events that nodes suffer.
 var nodeEvents = []event{
-	{"a node is killed", func(_ *testing.T, nodes []*member) time.Time {
-		nodes[0].kill()
-		killed := time.Now()
-		time.Sleep(2 * time.Second)
-		nodes[0].start()
-		return killed
-	}},
-	{"another one is paused", func(_ *testing.T, nodes []*member) time.Time {
+	killed(0), killed(1), killed(2),
+	{"one of them is paused", func(_ *testing.T, nodes []*member) time.Time {
 		nodes[1].cmd.Process.Signal(syscall.SIGSTOP)
 		time.Sleep(3 * time.Second)
 		nodes[1].cmd.Process.Signal(syscall.SIGCONT)
 		return time.Now()
 	}},
-	{"the third is told to stop", func(_ *testing.T, nodes []*member) time.Time {
+	{"another one is told to stop", func(_ *testing.T, nodes []*member) time.Time {
 		nodes[2].stop(syscall.SIGTERM)
 		stopped := time.Now()
 		time.Sleep(time.Second)
@@ -375,13 +380,19 @@ var nodeEvents = []event{
 	}},
 }
 
-// survive runs a cluster through the events.
+// survive runs a cluster of three through the events.
 func survive(t *testing.T, broker string, events []event) {
 	var nodes []*member
-	var addrs []string
 	for i := range 3 {
-		m := newMember(t, fmt.Sprint("node-", i), broker)
-		nodes = append(nodes, m)
+		nodes = append(nodes, newMember(t, fmt.Sprint("node-", i), broker))
+	}
+	surviveOn(t, nodes, events)
+}
+
+// surviveOn runs nodes through the events, with clients and publishers.
+func surviveOn(t *testing.T, nodes []*member, events []event) {
+	var addrs []string
+	for _, m := range nodes {
 		addrs = append(addrs, m.addr)
 	}
 	listening, endListening := context.WithCancel(context.Background())
@@ -510,6 +521,6 @@ func TestClusterSurvivesFailover(t *testing.T) {
 			servers[0].Start()
 			return time.Now()
 		}},
-		nodeEvents[0],
+		killed(0),
 	})
 }

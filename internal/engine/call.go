@@ -184,8 +184,11 @@ func (c *call) fail(err error) {
 		return
 	}
 	level := slog.LevelInfo
-	if v.e.Code == volute.ErrInternal.Code {
+	switch v.e.Code {
+	case volute.ErrInternal.Code:
 		level = slog.LevelWarn
+	case volute.ErrTooManyRequests.Code: // thousands in a wave, which the backend's guard tells of once
+		level = slog.LevelDebug
 	}
 	if !v.logged {
 		s.logAt(level, "command refused", append(args, v.attrs(v.e.Code, v.e.Message)...)...)

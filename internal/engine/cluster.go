@@ -322,7 +322,11 @@ func (c *cluster) ask(ctx context.Context, to, op string, body any, each func(bo
 			}
 		case <-ctx.Done():
 			for uid, name := range expected {
-				return fmt.Errorf("node %s (%s) has not answered: %w", uid, name, ctx.Err())
+				// The caller may repeat the call, and should know which node to look at.
+				return &volute.Error{
+					Code: volute.ErrInternal.Code, Temporary: true,
+					Message: fmt.Sprintf("node %s (%s) has not answered within %s", name, uid, answerTimeout),
+				}
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -210,8 +211,10 @@ func TestClusterReachesUsersEverywhere(t *testing.T) {
 		o.mu.Lock()
 		o.away["node2"] = true
 		o.mu.Unlock()
-		if err := api.Disconnect(nodes[0].t.Context(), volute.DisconnectRequest{Target: target}); err == nil {
-			t.Error("a node that does not answer is passed over in silence")
+		var told *volute.Error
+		err = api.Disconnect(nodes[0].t.Context(), volute.DisconnectRequest{Target: target})
+		if !errors.As(err, &told) || !told.Temporary || !strings.Contains(told.Message, "node Node 2 (node2) has not answered") {
+			t.Errorf("a node does not answer: %v", err)
 		}
 	})
 }
@@ -284,6 +287,31 @@ func TestClusterStrangers(t *testing.T) {
 		synctest.Wait()
 		if info, _ := n.Info(nodes[0].t.Context()); len(info.Nodes) != 2 {
 			t.Errorf("a stranger is counted: %+v", info)
+		}
+	})
+}
+
+// TestClusterOfVersions has a node of another version, and somebody who knows nothing
+// of nodes, on the same bus: they are told of once, with what to do, and no trouble.
+func TestClusterOfVersions(t *testing.T) {
+	startCluster(t, 2, nil, func(o *office, nodes []*bench) {
+		ctx := nodes[0].t.Context()
+		for _, letter := range []string{`{"v":2,"op":"disconnect","id":7,"body":{"User":"ann"}}`, `{"v":2,"op":"alive","body":{"uid":"stranger"}}`, "\x00nonsense", ""} {
+			if err := (desk{o, "stranger"}).Send(ctx, "", []byte(letter)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		for _, b := range nodes {
+			if n := strings.Count(b.log.String(), "a node of another version is on this bus; give it another prefix"); n != 1 {
+				t.Errorf("the log says it %d times:\n%s", n, b.log)
+			}
+			if !strings.Contains(b.log.String(), "node=stranger version=2") {
+				t.Errorf("the log does not name the node:\n%s", b.log)
+			}
+			if info, err := b.node.Info(ctx); err != nil || len(info.Nodes) != 2 {
+				t.Errorf("nodes are %v, %v", info.Nodes, err)
+			}
 		}
 	})
 }

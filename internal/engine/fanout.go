@@ -85,6 +85,9 @@ func (sh *shard) begin(queue []item) int {
 			}
 		}
 		f.last = f.batch[len(f.batch)-1].Publication.Offset
+		if f.last > 0 {
+			c.heardAt = sh.now()
+		}
 	} else {
 		f.plain = false
 	}
@@ -150,7 +153,6 @@ func (sh *shard) deliver(sub *Subscription) {
 			return
 		}
 		sub.offset = f.last
-		sub.checkedAt = sh.now()
 	}
 	form := form{told: 1<<len(f.batch) - 1}
 	if sub.has(flagDelta | flagFiltered) {

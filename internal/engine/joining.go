@@ -277,7 +277,7 @@ func (c *call) missed(j *joining) (pubs []*volute.Publication, top volute.Positi
 	default:
 		q.Since, q.Limit = &j.since, most
 	}
-	pubs, top, err = n.broker.History(c.ctx, j.channel, q)
+	pubs, top, err = n.history(c.ctx, j.channel, q, j.recover && !j.cache())
 	lost := errors.Is(err, volute.ErrUnrecoverablePosition)
 	switch {
 	case err != nil && !lost:
@@ -330,7 +330,6 @@ func (sub *Subscription) live(j *joining) {
 	sub.state = subLive
 	sub.call = nil
 	sub.offset, sub.epoch = j.since.Offset, j.since.Epoch
-	sub.checkedAt = sub.session.shard.now()
 	sub.expireAt = j.so.ExpireAt
 	pending := sub.pending
 	sub.pending = nil

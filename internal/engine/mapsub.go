@@ -183,7 +183,7 @@ func (c *call) begin(l *load, req *wire.SubscribeRequest) error {
 	case req.Recover:
 		l.since = volute.Position{Offset: req.Offset, Epoch: req.Epoch}
 	case req.Phase == phaseLive:
-		_, top, err := n.broker.History(c.ctx, j.channel, volute.HistoryQuery{MetaTTL: mapKeep(&j.options.Map).MetaTTL})
+		_, top, err := n.history(c.ctx, j.channel, volute.HistoryQuery{MetaTTL: mapKeep(&j.options.Map).MetaTTL}, false)
 		if err != nil {
 			return err
 		}
@@ -264,9 +264,9 @@ func (c *call) changesPage(l *load, req *wire.SubscribeRequest) error {
 // some are lost.
 func (c *call) changes(l *load, limit int) ([]*volute.Publication, volute.Position, error) {
 	j := l.j
-	missed, top, err := c.s.node().broker.History(c.ctx, j.channel, volute.HistoryQuery{
+	missed, top, err := c.s.node().history(c.ctx, j.channel, volute.HistoryQuery{
 		Since: &l.since, Limit: limit, MetaTTL: mapKeep(&j.options.Map).MetaTTL,
-	})
+	}, false)
 	if err != nil && !errors.Is(err, volute.ErrUnrecoverablePosition) {
 		return nil, top, err
 	}

@@ -51,6 +51,7 @@ type Node struct {
 	// What it owns.
 	shards   []*shard
 	hub      *hub
+	reads    *reads
 	registry *registry
 	emulated *emulated
 	hooks    *hooks
@@ -85,6 +86,7 @@ func New(c Config, p Parts) (*Node, error) {
 	n.maps, _ = p.Broker.(volute.MapBroker)
 	n.hooks = newHooks(n)
 	n.polls = newPolls(n)
+	n.reads = &reads{node: n, waiting: map[streamKey][]*streamReader{}}
 	n.cluster = newCluster(n, p.Bus)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	for i := range p.Loops.Len() {

@@ -85,7 +85,8 @@ func (s *Session) tick() {
 	n := s.node()
 	now := s.shard.loop.Now().Unix()
 	grace := int64(n.config.ExpiredSubCloseDelay / time.Second)
-	var renew, check []*Subscription
+	var renew []*Subscription
+	var check []*channel
 	s.subs.each(func(sub *Subscription) {
 		if s.state == stateClosed || sub.state != subLive {
 			return
@@ -103,8 +104,8 @@ func (s *Session) tick() {
 		if sub.has(flagPresence) || sub.more != nil && sub.more.traces != nil {
 			renew = append(renew, sub)
 		}
-		if d := n.config.PositionCheckDelay; sub.positioned() && d > 0 && s.shard.now()-sub.checkedAt >= millis(d) {
-			check = append(check, sub)
+		if sub.positioned() && s.shard.quiet(sub.channel) {
+			check = append(check, sub.channel)
 		}
 	})
 	if s.state == stateClosed {
@@ -112,7 +113,9 @@ func (s *Session) tick() {
 	}
 	n.keepPlace(s.userID(), s.ID())
 	s.renewPresence(renew)
-	s.checkPositions(check)
+	for _, c := range check {
+		s.shard.checkPosition(c)
+	}
 }
 
 // renewPresence adds subscriptions to presence again before they expire there.
@@ -142,27 +145,4 @@ func (s *Session) renewPresence(subs []*Subscription) {
 			}
 		}
 	})
-}
-
-// checkPositions asks the broker whether publications were missed on the way.
-func (s *Session) checkPositions(subs []*Subscription) {
-	n := s.node()
-	for _, sub := range subs {
-		sub.checkedAt = s.shard.now()
-		at := sub.offset
-		n.now(func() {
-			ctx, cancel := n.deadline()
-			defer cancel()
-			_, top, err := n.broker.History(ctx, sub.name, volute.HistoryQuery{})
-			if err != nil {
-				return // the broker's trouble is told elsewhere
-			}
-			s.shard.post(func() {
-				// Publications between the question and now are in sub.offset.
-				if sub.state == subLive && (top.Epoch != sub.epoch || top.Offset > sub.offset && sub.offset == at) {
-					sub.insufficient("the stream went on without it")
-				}
-			})
-		})
-	}
 }

@@ -372,3 +372,19 @@ func TestFailureIsLoggedOnce(t *testing.T) {
 		}
 	})
 }
+
+// A wave of clients that must come back is no wave of log lines.
+func TestRefusedWaveIsQuiet(t *testing.T) {
+	start(t, func(_ *Config, p *Parts) {
+		p.Router = routes{"connect": func(context.Context, volute.Event) (volute.Reply, error) {
+			return nil, fmt.Errorf("%w: the queue is full", volute.ErrTooManyRequests)
+		}}
+	}, func(b *bench) {
+		c := b.client()
+		c.send(`{"id":1,"connect":{}}`)
+		c.want(`{"id":1,"error":{"code":111,"message":"too many requests","temporary":true}}`)
+		if log := b.log.String(); strings.Contains(log, "level=INFO") || strings.Contains(log, "level=WARN") || !strings.Contains(log, "the queue is full") {
+			t.Error(log)
+		}
+	})
+}

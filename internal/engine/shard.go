@@ -36,6 +36,9 @@ type channel struct {
 	subs  []*Subscription // nil entries are holes, left by removals during a fan-out
 	holes int
 	busy  bool // a fan-out is iterating subs: keep indexes stable
+
+	heardAt int64 // shard time of the last publication with an offset, or of the first subscriber
+	askedAt int64 // shard time of the last position check
 }
 
 // post queues f for the loop, behind everything that is already on its way. It
@@ -101,7 +104,7 @@ func (sh *shard) Drain(budget int) (more bool) {
 func (sh *shard) attach(sub *Subscription, name string) {
 	c := sh.channels[name]
 	if c == nil {
-		c = &channel{name: name}
+		c = &channel{name: name, heardAt: sh.now()}
 		sh.channels[name] = c
 		if sh.node.hub.enter(name, sh.loop.Index()) {
 			sh.node.hooks.channelState(name, "occupied")

@@ -137,22 +137,6 @@ func TestGapIsInsufficientState(t *testing.T) {
 	})
 }
 
-func TestPositionCheck(t *testing.T) {
-	start(t, nil, func(b *bench) {
-		c := b.connected()
-		c.send(`{"id":2,"subscribe":{"channel":"news:a"}}`)
-		c.take()
-		sub := (*Subscription)(nil)
-		c.onLoop(func() { sub = c.s.subs.get("news:a"); b.node.hub.leave("news:a", c.s.shard.loop.Index()) }) // deliveries are lost on the way
-		b.publish("news:a", 1, 1)
-		c.want()
-		time.Sleep(80 * time.Second)
-		if got := strings.Join(c.take(), "\n"); !strings.Contains(got, `"code":2500`) || sub.state != subEnded {
-			t.Fatalf("got %s", got)
-		}
-	})
-}
-
 func TestManySubscribersOneOrder(t *testing.T) {
 	start(t, nil, func(b *bench) {
 		var clients []*fakeClient

@@ -45,10 +45,9 @@ type Subscription struct {
 	flags   subFlags
 	state   subState
 
-	offset    uint64 // last offset delivered, if positioned
-	epoch     string
-	checkedAt int64 // shard time of the last publication or position check
-	expireAt  int64 // Unix seconds, 0 = never
+	offset   uint64 // last offset delivered, if positioned
+	epoch    string
+	expireAt int64 // Unix seconds, 0 = never
 
 	info    []byte            // ClientInfo.ChanInfo
 	pending []volute.Delivery // what arrived while joining
@@ -118,7 +117,6 @@ func (sub *Subscription) takePublication(d volute.Delivery) {
 			return
 		}
 		sub.offset = p.Offset
-		sub.checkedAt = s.shard.now()
 	}
 	how := form{told: 1}
 	if sub.has(flagDelta | flagFiltered) {

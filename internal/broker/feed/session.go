@@ -52,13 +52,16 @@ func (f *Feed) listen(ctx context.Context) error {
 	parts.Go(func() { s.mend(ctx) })
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
-	case err := <-line.Broken():
+		err = context.Cause(ctx)
+	case err = <-line.Broken():
 		if err == nil {
 			err = errors.New("the connection was closed")
 		}
-		return err
 	}
+	if !errors.Is(err, context.Canceled) {
+		f.failed(err) // now: calls that are out may take a while to end
+	}
+	return err
 }
 
 // begin makes the session the present one and queues all channels for its line.

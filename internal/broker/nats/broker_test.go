@@ -252,7 +252,7 @@ func TestRefused(t *testing.T) {
 	c.URL = "nats://s3cret@" + strings.TrimPrefix(s.ClientURL(), "nats://")
 	b = open(t, c)
 	listen(t, b, "a")
-	if err := say(t, b, "a", strings.Repeat("x", 2000)); !errors.Is(err, volute.ErrBadRequest) {
+	if err := say(t, b, "a", strings.Repeat("x", 2000)); !errors.Is(err, volute.ErrBadRequest) || !strings.Contains(err.Error(), "bytes are more than max_payload 1000 of NATS") {
 		t.Errorf("too much: %v", err)
 	}
 }

@@ -201,7 +201,10 @@ func (c *Carrier) Send(ctx context.Context, topic string, msg []byte) error {
 		return err
 	}
 	if limit := nc.MaxPayload(); limit > 0 && int64(len(msg)) > limit {
-		return fmt.Errorf("%w: %d bytes are more than max_payload %d of NATS", volute.ErrBadRequest, len(msg), limit)
+		return &volute.Error{
+			Code:    volute.ErrBadRequest.Code,
+			Message: fmt.Sprintf("%d bytes are more than max_payload %d of NATS", len(msg), limit),
+		}
 	}
 	return c.failure(nc.Publish(subject, msg))
 }

@@ -26,8 +26,8 @@ local function position(fresh, known_epoch, known_offset)
   if epoch and known_epoch == epoch and offset < tonumber(known_offset) then epoch = false end
   if not epoch then
     epoch, offset = fresh, 0
-    redis.call('del', stream)
     redis.call('hset', meta, 'e', epoch, 'o', '0')
+    redis.call('del', stream)
   end
   return epoch, offset
 end
@@ -41,6 +41,9 @@ end
 // "" = none · 9 version epoch · 10 delta "0"/"1" · 11, 12 known epoch and offset.
 //
 // Returns suppressed 0/1, epoch, offset, previous offset, previous body.
+//
+// A full server refuses a script at its first write that takes memory, unless the
+// script has written before: so that comes first.
 var publishScript = rueidis.NewLuaScript(meta + `
 local body, topic, size = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if ARGV[7] ~= '0' then
@@ -53,10 +56,10 @@ end
 local epoch, offset = '', 0
 if size > 0 or ARGV[8] ~= '' then
   epoch, offset = position(ARGV[6], ARGV[11], ARGV[12])
-  redis.call('pexpire', meta, ARGV[5])
   if ARGV[8] ~= '' then
     local v = redis.call('hmget', meta, 'v', 'w')
     if v[1] and (ARGV[9] == '' or ARGV[9] == v[2]) and ARGV[8] <= v[1] then
+      redis.call('pexpire', meta, ARGV[5])
       if size > 0 then return {1, epoch, string.format('%.0f', offset)} end
       return {1, '', '0'}
     end
@@ -78,6 +81,7 @@ if size > 0 then
 else
   epoch = ''
 end
+if size > 0 or ARGV[8] ~= '' then redis.call('pexpire', meta, ARGV[5]) end
 if ARGV[7] ~= '0' then redis.call('set', KEYS[3], at .. ':' .. epoch, 'PX', ARGV[7]) end
 if topic ~= '' then redis.call('publish', topic, message) end
 return {0, epoch, at, prevOffset, prev}

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 
+	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/broker/feed"
 )
 
@@ -26,6 +28,7 @@ type shard struct {
 
 	mu       sync.Mutex
 	client   rueidis.Client // nil until the server was reached
+	largest  int            // bytes of one argument that the server takes; does not change while there is a client
 	dialing  chan struct{}  // closed when the attempt that is out has ended
 	err      error          // why the last attempt failed
 	failedAt time.Time
@@ -123,6 +126,10 @@ func (s *shard) connected(ctx context.Context) (rueidis.Client, error) {
 // connect makes the client. It ends by itself within the connect and IO timeouts.
 func (s *shard) connect(done chan struct{}) {
 	client, err := rueidis.NewClient(s.server.option())
+	largest := 0
+	if err == nil {
+		largest = s.bulk(client)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialing = nil
@@ -133,8 +140,33 @@ func (s *shard) connect(done chan struct{}) {
 	case s.closed:
 		client.Close()
 	default:
-		s.client, s.err = client, nil
+		s.client, s.largest, s.err = client, largest, nil
 	}
+}
+
+// bulk asks how many bytes of one argument the server takes. Who may not ask goes
+// by the server's default.
+func (s *shard) bulk(c rueidis.Client) int {
+	const key = "proto-max-bulk-len"
+	ctx, cancel := context.WithTimeout(context.Background(), s.server.IOTimeout)
+	defer cancel()
+	values, err := c.Do(ctx, c.B().ConfigGet().Parameter(key).Build()).AsStrMap()
+	if n, odd := strconv.Atoi(values[key]); err == nil && odd == nil && n > 0 {
+		return n
+	}
+	return 512 << 20
+}
+
+// fits refuses what the server would not take: it would cut the connection, and
+// with it everybody's commands that are out.
+func (s *shard) fits(size int) error {
+	if size > s.largest {
+		return &volute.Error{
+			Code:    volute.ErrBadRequest.Code,
+			Message: fmt.Sprintf("%d bytes are more than proto-max-bulk-len %d of Redis", size, s.largest),
+		}
+	}
+	return nil
 }
 
 // close closes the connections and waits for an attempt that is out.
@@ -163,7 +195,7 @@ func (s *shard) failure(err error) error {
 	case strings.HasPrefix(text, "WRONGPASS"), strings.HasPrefix(text, "NOAUTH"), strings.Contains(text, "invalid password"), strings.Contains(text, "AUTH"):
 		fix = "; check user and password"
 	case strings.Contains(text, "DB index is out of range"), strings.Contains(text, "SELECT is not allowed in cluster"):
-		fix = fmt.Sprintf("; db is %d", s.server.DB)
+		fix = fmt.Sprintf("; db is %d, and the server has no database of that number", s.server.DB)
 	case strings.HasPrefix(text, "MOVED"):
 		fix = "; this server belongs to a cluster: use cluster_address"
 	case strings.HasPrefix(text, "READONLY"):
@@ -172,6 +204,8 @@ func (s *shard) failure(err error) error {
 		fix = "; give the user the rights +@all on keys and channels below the prefix"
 	case strings.HasPrefix(text, "WRONGTYPE"):
 		fix = "; somebody else uses keys below the prefix"
+	case strings.HasPrefix(text, "OOM"):
+		fix = "; Redis is full: raise its maxmemory, or keep less with history_size and history_ttl"
 	}
 	return fmt.Errorf("%s: %w%s", s.name, err, fix)
 }
@@ -183,6 +217,11 @@ func (s *shard) exec(ctx context.Context, script *rueidis.Lua, keys, args []stri
 	c, err := s.connected(ctx)
 	if err != nil {
 		return rueidis.RedisResult{}, err
+	}
+	for _, arg := range args {
+		if err := s.fits(len(arg)); err != nil {
+			return rueidis.RedisResult{}, err
+		}
 	}
 	r := script.Exec(ctx, c, keys, args)
 	if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
@@ -208,6 +247,12 @@ func (s *shard) do(ctx context.Context, build func(b rueidis.Builder) rueidis.Co
 
 // Send implements feed.Carrier.
 func (s *shard) Send(ctx context.Context, topic string, msg []byte) error {
+	if _, err := s.connected(ctx); err != nil {
+		return err
+	}
+	if err := s.fits(len(msg)); err != nil {
+		return err
+	}
 	_, err := s.do(ctx, func(b rueidis.Builder) rueidis.Completed {
 		return b.Publish().Channel(s.prefix + topic).Message(rueidis.BinaryString(msg)).Build()
 	})

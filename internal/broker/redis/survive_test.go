@@ -257,7 +257,7 @@ func TestRefused(t *testing.T) {
 	for _, c := range []struct{ name, address, want string }{
 		{"no password", secret.Addr, "check user and password"},
 		{"wrong password", "redis://:wr0ng@" + secret.Addr, "check user and password"},
-		{"database", "redis://" + plain.Addr + "/99", "db is 99"},
+		{"database", "redis://" + plain.Addr + "/99", "db is 99, and the server has no"},
 		{"nobody", brokertest.FreeAddr(t), "connection refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
