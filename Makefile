@@ -60,8 +60,9 @@ proto: ## regenerate the code in proto/
 web: ## build the example's page anew, after a change (what is built is committed)
 	cd $(PAGE) && { test -d node_modules || npm ci --silent; } && npm run build --silent
 
-docs: ## write docs/configuration.md anew, after a change of the configuration's keys
+docs: ## write the configuration references anew, after a change of the configuration's keys
 	$(GO) run ./cmd/volute configdoc >docs/configuration.md
+	$(GO) run ./cmd/volute configdoc --lang zh >docs/zh-CN/configuration.md
 
 deps: ## install what the tests need and this machine lacks
 	scripts/install-deps.sh
