@@ -18,13 +18,14 @@ const description = `Real-time messaging and application server in one process.
 
 Examples:
 
-  volute init                               write a volute.yaml to start from
+  volute init                               write a volute.yaml to start from, with fresh secrets
   volute serve                              serve what volute.yaml (or config.json, .rr.yaml) here says
   volute serve -c config.json -c .rr.yaml   both halves of a Centrifugo + RoadRunner setup, in one process
   volute serve -c config.json               the real-time server alone, in front of a gRPC backend
   volute serve -c .rr.yaml                  the application server alone, behind a real-time server
   volute check --strict -c config.json      say what is wrong with a configuration, start nothing
-  volute workers -i                         watch the worker processes`
+  volute workers -i                         watch the worker processes
+  volute configdoc                          what each key means`
 
 var cli struct {
 	Serve         serveCmd         `cmd:"" help:"Run the server."`
@@ -50,11 +51,15 @@ func main() {
 		stop()
 	}()
 	parser := kong.Must(&cli,
-		kong.Name("volute"), kong.Description(description), kong.UsageOnError(),
+		kong.Name("volute"), kong.Description(description), kong.ShortUsageOnError(),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars{"version": volute.Version},
 	)
-	command, err := parser.Parse(os.Args[1:])
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)
 	if err := command.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "volute:", err)
