@@ -19,9 +19,9 @@ GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | gre
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## start the example, a cinema, on http://127.0.0.1:8000
+run: ## start the example, a cinema, on http://127.0.0.1:8000 (elsewhere: RUN='-listen 127.0.0.1:8001')
 	@mkdir -p .cache
-	$(GO) run ./examples/tickets -db .cache/tickets.db
+	$(GO) run ./examples/tickets -db .cache/tickets.db $(RUN)
 
 build: ## build bin/volute
 	$(GO) build -o $(CLI) ./cmd/volute
