@@ -180,7 +180,7 @@ func run(t *testing.T, page string, list []block, bin string) {
 		t.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", file)
 	cmd.Dir = dir
@@ -213,6 +213,41 @@ func run(t *testing.T, page string, list []block, bin string) {
 				if !regexp.MustCompile(strings.Join(parts, `.*`)).Match(wrote) {
 					t.Errorf("%s:%d: the command has not written %q but\n%s", page, b.line, line, wrote)
 				}
+			}
+		}
+	}
+}
+
+var inText = regexp.MustCompile("`volute ([a-z][^`]*)`")
+
+// What the text of a page calls a command of ours, some page's block runs: the
+// same command, with the same flags. Words in capitals stand for the reader's own.
+func TestCommandsInText(t *testing.T) {
+	var ran [][]string
+	for _, page := range pages(t, english) {
+		for _, b := range blocks(t, page) {
+			if _, byHand := b.tag("by-hand"); byHand || b.language != "sh" {
+				continue
+			}
+			for line := range strings.Lines(b.text) {
+				for _, command := range strings.Split(line, "volute ")[1:] {
+					ran = append(ran, strings.FieldsFunc(command, func(r rune) bool { return strings.ContainsRune(" \n\"()", r) }))
+				}
+			}
+		}
+	}
+	for _, page := range pages(t, english) {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range inText.FindAllStringSubmatch(string(content), -1) {
+			words := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(m[1]))
+			words = slices.DeleteFunc(words, func(w string) bool { return strings.ToUpper(w) == w && w[0] != '-' })
+			if !slices.ContainsFunc(ran, func(command []string) bool {
+				return command[0] == words[0] && !slices.ContainsFunc(words, func(w string) bool { return !slices.Contains(command, w) })
+			}) {
+				t.Errorf("%s: nobody runs %s", page, m[0])
 			}
 		}
 	}
