@@ -42,6 +42,15 @@ var cli struct {
 	Version       versionCmd       `cmd:"" help:"Print the version."`
 }
 
+// newParser reads command lines into cli; commands are run with ctx.
+func newParser(ctx context.Context) *kong.Kong {
+	return kong.Must(&cli,
+		kong.Name("volute"), kong.Description(description), kong.ShortUsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"version": volute.Version},
+	)
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	go func() {
@@ -50,11 +59,7 @@ func main() {
 		<-ctx.Done()
 		stop()
 	}()
-	parser := kong.Must(&cli,
-		kong.Name("volute"), kong.Description(description), kong.ShortUsageOnError(),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Vars{"version": volute.Version},
-	)
+	parser := newParser(ctx)
 	args := os.Args[1:]
 	if len(args) == 0 {
 		args = []string{"--help"}
