@@ -19,9 +19,9 @@ GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | gre
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## start the example, a cinema, on http://127.0.0.1:8000
+run: ## start the example, a cinema, on http://127.0.0.1:8000 (elsewhere: RUN='-listen 127.0.0.1:8001')
 	@mkdir -p .cache
-	$(GO) run ./examples/tickets -db .cache/tickets.db
+	$(GO) run ./examples/tickets -db .cache/tickets.db $(RUN)
 
 build: ## build bin/volute
 	$(GO) build -o $(CLI) ./cmd/volute
@@ -60,8 +60,9 @@ proto: ## regenerate the code in proto/
 web: ## build the example's page anew, after a change (what is built is committed)
 	cd $(PAGE) && { test -d node_modules || npm ci --silent; } && npm run build --silent
 
-docs: ## write docs/configuration.md anew, after a change of the configuration's keys
+docs: ## write the configuration references anew, after a change of the configuration's keys
 	$(GO) run ./cmd/volute configdoc >docs/configuration.md
+	$(GO) run ./cmd/volute configdoc --lang zh >docs/zh-CN/configuration.md
 
 deps: ## install what the tests need and this machine lacks
 	scripts/install-deps.sh

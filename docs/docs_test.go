@@ -22,6 +22,8 @@ import (
 //	sh run=fails        run it; it must not succeed
 //	sh background=TEXT  start it and go on as soon as it has written TEXT; it runs until
 //	                    the page ends, or until <!-- stop --> between two blocks
+//	… page=URL          with background: what it serves there is a page
+//	… in=FOLDER         for what the reader has in a folder of its own, the page in FOLDER
 //	sh by-hand=WHY      not run: it needs what a test has not (root, another machine)
 //	text shows          the command before has written these lines; … stands for anything
 //	LANGUAGE file=NAME  write it into the page's folder
@@ -82,8 +84,8 @@ func blocks(t *testing.T, page string) []block {
 
 // English and Chinese are where pages are.
 var (
-	english = []string{"*.md", "../examples/*/README.md"}
-	chinese = []string{"zh-CN/*.md", "../examples/*/README.zh-CN.md"}
+	english = []string{"../README.md", "*.md", "../examples/*/README.md"}
+	chinese = []string{"../README.zh-CN.md", "zh-CN/*.md", "../examples/*/README.zh-CN.md"}
 )
 
 func pages(t *testing.T, patterns []string) []string {
@@ -150,6 +152,10 @@ func run(t *testing.T, page string, list []block, bin string) {
 			continue
 		case "sh", "bash":
 			last = i
+			b.text = offline(t, repo, b.text)
+			if folder, ok := b.tag("in"); ok {
+				b.text = "pushd " + folder + "\n" + b.text + "popd\n"
+			}
 			how, runs := b.tag("run")
 			until, background := b.tag("background")
 			_, byHand := b.tag("by-hand")
@@ -159,7 +165,8 @@ func run(t *testing.T, page string, list []block, bin string) {
 			case runs:
 				script.WriteString(command + b.text + "end\n")
 			case background:
-				fmt.Fprintf(&script, "%s(\n%s) &\nuntil_says %q\n", command, b.text, strings.ReplaceAll(until, "_", " "))
+				serves, _ := b.tag("page")
+				fmt.Fprintf(&script, "%s(\n%s) &\nuntil_says %q %q\n", command, b.text, strings.ReplaceAll(until, "_", " "), serves)
 			case !byHand:
 				t.Errorf("%s:%d: nobody runs this command: tag it run, background=… or by-hand=…", page, b.line)
 			}
@@ -173,13 +180,13 @@ func run(t *testing.T, page string, list []block, bin string) {
 		t.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", file)
 	cmd.Dir = dir
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = append(os.Environ(),
-		"PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin",
+		"PATH="+out+":"+bin+":"+os.Getenv("PATH")+":/usr/sbin", "GOBIN="+out,
 		// What a reader clones from the internet comes from here.
 		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=url."+repo+".insteadOf", "GIT_CONFIG_VALUE_0=https://github.com/volute-io/volute",
 		"GIT_CONFIG_KEY_1=safe.directory", "GIT_CONFIG_VALUE_1=*")
@@ -211,6 +218,57 @@ func run(t *testing.T, page string, list []block, bin string) {
 	}
 }
 
+var inText = regexp.MustCompile("`volute ([a-z][^`]*)`")
+
+// What the text of a page calls a command of ours, some page's block runs: the
+// same command, with the same flags. Words in capitals stand for the reader's own.
+func TestCommandsInText(t *testing.T) {
+	var ran [][]string
+	for _, page := range pages(t, english) {
+		for _, b := range blocks(t, page) {
+			if _, byHand := b.tag("by-hand"); byHand || b.language != "sh" {
+				continue
+			}
+			for line := range strings.Lines(b.text) {
+				for _, command := range strings.Split(line, "volute ")[1:] {
+					ran = append(ran, strings.FieldsFunc(command, func(r rune) bool { return strings.ContainsRune(" \n\"()", r) }))
+				}
+			}
+		}
+	}
+	for _, page := range pages(t, english) {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range inText.FindAllStringSubmatch(string(content), -1) {
+			words := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(m[1]))
+			words = slices.DeleteFunc(words, func(w string) bool { return strings.ToUpper(w) == w && w[0] != '-' })
+			if !slices.ContainsFunc(ran, func(command []string) bool {
+				return command[0] == words[0] && !slices.ContainsFunc(words, func(w string) bool { return !slices.Contains(command, w) })
+			}) {
+				t.Errorf("%s: nobody runs %s", page, m[0])
+			}
+		}
+	}
+}
+
+// offline puts this checkout in the place of the one thing that is neither cloned
+// nor in it: the latest release.
+func offline(t *testing.T, repo, text string) string {
+	const release = "go install github.com/volute-io/volute/cmd/volute@latest\n"
+	if strings.Contains(text, release) {
+		mod, err := os.ReadFile(filepath.Join(repo, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`(?m)^(replace|exclude)\b`).Match(mod) {
+			t.Error("go install of a release refuses a go.mod with replace or exclude")
+		}
+	}
+	return strings.ReplaceAll(text, release, "go install -C "+repo+" ./cmd/volute\n")
+}
+
 // prelude are the functions that scripts use. Loopback is brought up here, where
 // the network is the page's own.
 const prelude = `set -euo pipefail
@@ -222,8 +280,11 @@ end() { exec >&3 2>&1; at= ; }
 until_says() {
   local pid=$! wrote=$log
   jobs_running+=("$pid")
-  for _ in $(seq 1200); do
-    if [ -n "$1" ] && grep -qF -- "$1" "$wrote"; then end; return; fi
+  for _ in $(seq 2400); do
+    if grep -qF -- "$1" "$wrote"; then
+      if [ -n "$2" ]; then curl -fsS "$2" | grep '<title>'; fi
+      end; return
+    fi
     if ! kill -0 "$pid" 2>/dev/null; then echo "it has ended"; exit 1; fi
     sleep 0.05
   done
@@ -244,10 +305,20 @@ trap finish EXIT
 set -m
 `
 
-// The Chinese pages show the same commands and files, and differ in comments only.
+// Each page is there in Chinese, with the same outline, commands and files; blocks
+// differ in comments only.
 func TestTranslations(t *testing.T) {
+	originals := map[string]bool{}
 	for _, page := range pages(t, chinese) {
 		original := strings.NewReplacer("zh-CN/", "", ".zh-CN", "").Replace(page)
+		originals[original] = true
+		here, there := outline(t, page), outline(t, original)
+		for i := range max(len(here), len(there)) {
+			if i >= min(len(here), len(there)) || here[i] != there[i] {
+				t.Errorf("%s is not built like %s: section %d has other rows or items, or is not there", page, original, i)
+				break
+			}
+		}
 		theirs, ours := blocks(t, page), blocks(t, original)
 		if len(theirs) != len(ours) {
 			t.Errorf("%s has %d blocks, %s has %d", page, len(theirs), original, len(ours))
@@ -259,6 +330,23 @@ func TestTranslations(t *testing.T) {
 			}
 		}
 	}
+	for _, page := range pages(t, english) {
+		if !originals[page] {
+			t.Errorf("%s is not there in Chinese", page)
+		}
+	}
+}
+
+// outline returns for each section of a page in what order it has items of lists
+// and rows of tables.
+func outline(t *testing.T, page string) []string {
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prose := regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(string(content), "")
+	marks := strings.Join(regexp.MustCompile(`(?m)^(#+ |- |\d+\. |\|)`).FindAllString(prose, -1), "")
+	return strings.SplitAfter(marks, "# ")
 }
 
 var comment = regexp.MustCompile(`(?m)(^|\s+)(#|//)( .*)?$`)
@@ -315,16 +403,18 @@ func hasHeading(t *testing.T, page, anchor string) bool {
 
 // The configuration reference is what the program says of itself.
 func TestConfigurationReference(t *testing.T) {
-	want, err := exec.Command("go", "run", "../cmd/volute", "configdoc").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile("configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Error("configuration.md is out of date: run `make docs` and commit it")
+	for page, language := range map[string]string{"configuration.md": "en", "zh-CN/configuration.md": "zh"} {
+		want, err := exec.Command("go", "run", "../cmd/volute", "configdoc", "--lang", language).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is out of date: run `make docs` and commit it", page)
+		}
 	}
 }
 

@@ -62,12 +62,13 @@ func (r *routes) summary(log *slog.Logger) {
 		// Namespaces by who answers them.
 		byName := map[string][]string{}
 		for namespace, rule := range r.rules[kind] {
-			byName[cmp.Or(rule.Name, "nobody")] = append(byName[cmp.Or(rule.Name, "nobody")], namespace)
+			name := cmp.Or(rule.Name, "nobody")
+			byName[name] = append(byName[name], cmp.Or(namespace, "without_namespace"))
 		}
 		for name, namespaces := range byName {
 			attrs := []any{"event", kind.String(), "backend", name}
 			slices.Sort(namespaces)
-			if len(namespaces) > 1 || namespaces[0] != "" {
+			if len(namespaces) > 1 || namespaces[0] != "without_namespace" {
 				attrs = append(attrs, "namespaces", strings.Join(namespaces, ","))
 			}
 			log.Info("events", attrs...)

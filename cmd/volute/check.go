@@ -16,6 +16,11 @@ type checkCmd struct {
 	All    bool `help:"Show every key, not only those that differ from their default."`
 }
 
+// Help is the longer help.
+func (c *checkCmd) Help() string {
+	return "What is odd goes to standard error, each with file, line and fix; what is in effect, in today's keys and without secrets, to standard output: a volute.yaml. The status is 1 if there are errors, with --strict also if there are warnings.\n\n" + precedence
+}
+
 // Run prints what is odd about a configuration, and what is in effect.
 func (c *checkCmd) Run(ctx context.Context) error {
 	cfg, findings, err := c.load(ctx)

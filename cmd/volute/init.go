@@ -46,6 +46,6 @@ func (c *initCmd) Run() error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	fmt.Printf("%s written. Next: volute serve\n", c.File)
+	fmt.Printf("%s written. Next: volute check, then volute serve\n", c.File)
 	return nil
 }

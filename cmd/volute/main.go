@@ -18,13 +18,14 @@ const description = `Real-time messaging and application server in one process.
 
 Examples:
 
-  volute init                               write a volute.yaml to start from
+  volute init                               write a volute.yaml to start from, with fresh secrets
   volute serve                              serve what volute.yaml (or config.json, .rr.yaml) here says
   volute serve -c config.json -c .rr.yaml   both halves of a Centrifugo + RoadRunner setup, in one process
   volute serve -c config.json               the real-time server alone, in front of a gRPC backend
   volute serve -c .rr.yaml                  the application server alone, behind a real-time server
   volute check --strict -c config.json      say what is wrong with a configuration, start nothing
-  volute workers -i                         watch the worker processes`
+  volute workers -i                         watch the worker processes
+  volute configdoc                          what each key means`
 
 var cli struct {
 	Serve         serveCmd         `cmd:"" help:"Run the server."`
@@ -41,6 +42,15 @@ var cli struct {
 	Version       versionCmd       `cmd:"" help:"Print the version."`
 }
 
+// newParser reads command lines into cli; commands are run with ctx.
+func newParser(ctx context.Context) *kong.Kong {
+	return kong.Must(&cli,
+		kong.Name("volute"), kong.Description(description), kong.ShortUsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"version": volute.Version},
+	)
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	go func() {
@@ -49,12 +59,12 @@ func main() {
 		<-ctx.Done()
 		stop()
 	}()
-	parser := kong.Must(&cli,
-		kong.Name("volute"), kong.Description(description), kong.UsageOnError(),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Vars{"version": volute.Version},
-	)
-	command, err := parser.Parse(os.Args[1:])
+	parser := newParser(ctx)
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)
 	if err := command.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "volute:", err)

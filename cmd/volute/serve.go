@@ -15,6 +15,11 @@ type serveCmd struct {
 	Dev bool `help:"Development mode: clients are told why they were refused."`
 }
 
+// Help is the longer help.
+func (c *serveCmd) Help() string {
+	return "Runs in the foreground and logs to standard error. Ctrl-C or SIGTERM stops in order: clients are told to come back, workers finish, within shutdown.timeout; a second one ends at once.\n\n" + precedence
+}
+
 // Run serves until a signal.
 func (c *serveCmd) Run(ctx context.Context) error {
 	cfg, findings, err := c.load(ctx)

@@ -12,10 +12,13 @@ import (
 
 // source is where a command's configuration comes from; commands embed it.
 type source struct {
-	Config   []string `short:"c" name:"config" sep:"none" placeholder:"FILE" help:"Configuration file: config.json (Centrifugo), .rr.yaml (RoadRunner) or volute.yaml; repeatable, later files win. Default: what is here."`
+	Config   []string `short:"c" name:"config" sep:"none" placeholder:"FILE" help:"Configuration file: config.json (Centrifugo), .rr.yaml (RoadRunner) or volute.yaml; repeatable, later files win. Default: those of these names that are here."`
 	Override []string `short:"o" name:"override" placeholder:"KEY=VALUE" sep:"none" help:"Override a key, e.g. -o http_server.port=9000; repeatable."`
 	DotEnv   string   `name:"dotenv" placeholder:"FILE" help:"File with NAME=value lines, weaker than the environment. Default: .env if there is one."`
 }
+
+// precedence is what commands that read a configuration say about it.
+const precedence = `What wins: -o KEY=VALUE over the environment (VOLUTE_*, CENTRIFUGO_*) over .env over files, later files over earlier ones.`
 
 // usual are the files looked for when none is named: the first of each group.
 var usual = [][]string{{"volute.yaml", "volute.yml", "volute.toml", "volute.json", "config.json", "config.yaml", "config.toml"}, {".rr.yaml"}}

@@ -16,6 +16,11 @@ type stopCmd struct {
 	Timeout time.Duration `default:"1m" help:"Longest time to wait for the end."`
 }
 
+// Help is the longer help.
+func (c *stopCmd) Help() string {
+	return "The server is found by pid_file of the configuration, else by rpc.listen, which must then be an address of this machine."
+}
+
 // Run asks the server to stop, by its process id if the configuration has a
 // pid_file, else over RPC, and waits until it has.
 func (c *stopCmd) Run(ctx context.Context) error {

@@ -14,6 +14,11 @@ type gentokenCmd struct {
 	TTL  time.Duration `short:"t" default:"168h" help:"How long it is valid; 0 is for ever."`
 }
 
+// Help is the longer help.
+func (c *gentokenCmd) Help() string {
+	return "It is signed with client.token.hmac_secret_key of the configuration."
+}
+
 // Run prints a connection token.
 func (c *gentokenCmd) Run(ctx context.Context) error {
 	return generate(ctx, &c.source, c.User, "", c.TTL)

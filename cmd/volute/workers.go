@@ -33,6 +33,11 @@ type workersCmd struct {
 	Pool        []string `arg:"" optional:"" help:"Pools to show. Default: all."`
 }
 
+// Help is the longer help.
+func (c *workersCmd) Help() string {
+	return "Run it where the server's configuration is, or name it with -c: rpc.listen says where the server is."
+}
+
 // Run prints a table of worker processes per pool.
 func (c *workersCmd) Run(ctx context.Context) error {
 	control, err := c.control(ctx)
@@ -50,6 +55,11 @@ func (c *workersCmd) Run(ctx context.Context) error {
 type resetCmd struct {
 	remote
 	Pool []string `arg:"" optional:"" help:"Pools to reset. Default: all."`
+}
+
+// Help is the longer help.
+func (c *resetCmd) Help() string {
+	return "No event is refused meanwhile: an old process serves until its successor is ready. If the new code does not start, the old processes stay."
 }
 
 // Run replaces the worker processes of the pools.

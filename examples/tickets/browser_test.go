@@ -43,6 +43,8 @@ func TestTwoWindows(t *testing.T) {
 	// A preview is for members; the page says so.
 	ada.click(`.time[href*=map]`)
 	ada.sees(".refused", "club preview")
+	ada.run(`location.hash = '#/s/none'`)
+	ada.sees(".refused h1", "Not on the programme")
 	ada.click(".back")
 
 	ada.watch("tidewater")
@@ -58,8 +60,9 @@ func TestTwoWindows(t *testing.T) {
 	ada.sees(".basket", "Pay €11")
 	bob.click("#seat-C4")
 	bob.sees(".toast", "held by somebody")
-	ada.press("Enter") // gives it back
+	ada.press("Tab", "Enter") // the button that gives it back
 	bob.seat("C4", "free")
+	ada.until(`document.activeElement?.classList.contains('basket')`) // the focus does not get lost with the button
 	bob.click("#seat-C4")
 	ada.seat("C4", "held")
 
@@ -130,6 +133,8 @@ func TestRestartInTheWindow(t *testing.T) {
 	ada.sees(".banner", "The connection is lost")
 	ada.until(`document.body.dataset.state === 'lost' && document.querySelector('main.stale')`)
 	ada.seat("A1", "mine") // what was there stays on the screen
+	ada.click("#seat-E5")
+	ada.sees(".toast", "Nothing was done")
 
 	// While Ada is away, somebody takes two seats and her hold runs out.
 	store, err := OpenStore(t.Context(), db)
@@ -168,6 +173,7 @@ func TestRestartInTheWindow(t *testing.T) {
 	ada.sees(".toast", "Time is up: A1 is free again")
 	ada.seat("A1", "free")
 	ada.seat("C1", "held")
+	ada.seat("E5", "free")
 	ada.sees(".looking", "2 are looking")
 	ada.click("#seat-A2") // and all goes on
 	bob.seat("A2", "held")

@@ -138,6 +138,9 @@ func run(ctx context.Context, s settings, stderr *os.File, ready func(address st
 	err = srv.Run(ctx)
 	stop()
 	others.Wait()
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: does the example run already? -listen 127.0.0.1:8001 takes another port", err)
+	}
 	return err
 }
 
@@ -207,7 +210,7 @@ func greet(w io.Writer, address string, s settings) {
 `, address)
 	if s.php == "" {
 		fmt.Fprint(w, "  The same with chat lines judged by a pool of PHP processes:\n\n"+
-			"    go run ./examples/tickets -php examples/tickets/php/judge.php\n\n")
+			"    make run RUN='-php examples/tickets/php/judge.php'\n\n")
 	} else {
 		fmt.Fprintf(w, "  Chat lines are judged by %s; the page shows it under “Backstage”.\n\n", s.php)
 	}

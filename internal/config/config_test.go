@@ -310,7 +310,7 @@ func TestSchema(t *testing.T) {
 		uni_websocket.message_size_limit=65536
 		grpc_api.port=10000
 		status.check_timeout=1m`)
-	reference := Reference()
+	reference := Reference("en")
 	for _, row := range []string{
 		"| `client.proxy.connect.endpoint` |", "`VOLUTE_CLIENT_PROXY_CONNECT_ENDPOINT`",
 		"| `channel.namespaces.<name>.history_ttl` |", "`VOLUTE_CHANNEL_NAMESPACES_<NAME>_HISTORY_TTL`",

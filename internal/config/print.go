@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"reflect"
@@ -144,53 +143,4 @@ func text(value string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(value)
 	return n
-}
-
-// Reference returns the documentation of every key, as Markdown.
-func Reference() string {
-	var b strings.Builder
-	b.WriteString("# Configuration reference\n\n" +
-		"Environment names start with `VOLUTE_` or `CENTRIFUGO_`; `<NAME>` is the name of an element that a file has, in upper case, " +
-		"`-` and `.` as `_`. Lists in the environment are separated by spaces; lists of sections are JSON.\n")
-	root := newSchema()
-	var top []*field
-	for _, f := range root.fields {
-		if f.leaf() && f.kind != namedField {
-			top = append(top, f)
-		}
-	}
-	table(&b, "Top level", top)
-	for _, f := range root.fields {
-		if !f.leaf() || f.kind == namedField {
-			table(&b, f.key, []*field{f})
-		}
-	}
-	return b.String()
-}
-
-func table(b *strings.Builder, title string, fields []*field) {
-	fmt.Fprintf(b, "\n## %s\n\n| key | type | default | environment | |\n|---|---|---|---|---|\n", title)
-	row := func(f *field) {
-		if !f.leaf() {
-			return
-		}
-		path := strings.ReplaceAll(f.path, "*", "<name>")
-		doc := f.doc
-		if f.enum != nil {
-			doc += " One of: " + strings.Join(f.enum, ", ") + "."
-		}
-		value := f.defaultText
-		if value == "" {
-			value = map[fieldKind]string{integerField: "0", booleanField: "false", durationField: "0s"}[f.kind]
-		}
-		if value != "" {
-			value = "`" + value + "`"
-		}
-		environment := variableName(strings.NewReplacer("<name>", "<NAME>").Replace(path))
-		fmt.Fprintf(b, "| `%s` | %s | %s | `VOLUTE_%s` | %s |\n", path, strings.TrimPrefix(f.kind.String(), "a "), value, environment, strings.ReplaceAll(doc, "|", "\\|"))
-	}
-	for _, f := range fields {
-		row(f)
-		f.walk(row)
-	}
 }

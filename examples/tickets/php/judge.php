@@ -3,7 +3,7 @@
 // Judges chat lines, as judge() in house.go does: the same event, answered by a
 // pool of PHP processes. examples/workers/php shows more of what a worker can do.
 //
-//   go run ./examples/tickets -php examples/tickets/php/judge.php
+//   make run RUN='-php examples/tickets/php/judge.php'
 
 declare(strict_types=1);
 

@@ -11,7 +11,7 @@ export function account(root: HTMLElement): () => void {
     fill(root,
       h('a', { class: 'back', href: '#/' }, '← ', words.programme),
       h('div', { class: 'intro' }, h('h1', {}, words.tickets), h('button', { type: 'button', class: 'ghost wide', id: 'sign-out', onclick: () => void live.signOut() }, `${words.signOut} · ${live.me.name}`)),
-      tickets.length ? h('div', { class: 'stubs' }, ...tickets.map(stub)) : h('p', { class: 'fine' }, words.noTickets),
+      tickets.length ? h('div', { class: 'stubs' }, ...tickets.map(stub)) : h('p', { class: 'fine none' }, words.noTickets),
       h('div', { class: 'columns' },
         h('section', { class: 'panel' }, h('h2', {}, words.payments), payments.length
           ? h('ul', { class: 'ledger' }, ...payments.map((p) => h('li', {},
@@ -21,7 +21,7 @@ export function account(root: HTMLElement): () => void {
           : h('p', { class: 'fine' }, words.noPayments)),
         h('section', { class: 'panel' }, h('h2', {}, words.notices), notices.length
           ? h('ul', { class: 'ledger' }, ...notices.map((n) => h('li', {}, h('time', {}, clock(n.at)), h('span', {}, sentence(n)))))
-          : h('p', { class: 'fine' }, '–'))));
+          : h('p', { class: 'fine' }, words.noNotices))));
   };
   draw();
   const cleanups = [live.onAccount.on(draw), live.onProgramme.on(draw)];

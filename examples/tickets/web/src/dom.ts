@@ -1,5 +1,7 @@
 // Elements without a framework: h('button', { class: 'pay', onclick: pay }, 'Pay').
 
+import { words } from './words';
+
 type Child = Node | string | number | null | undefined | false;
 type Props = Record<string, unknown>;
 
@@ -22,14 +24,17 @@ export function append(parent: Node, children: Child[]): void {
   }
 }
 
-/** Replaces what is inside an element, and keeps the focus if the focused element's id is there again. */
+/** Replaces what is inside an element. The focus stays on the focused element's id if that is there again, else with the element. */
 export function fill(parent: Element, ...children: Child[]): void {
   const focused = document.activeElement;
   const id = focused && parent.contains(focused) ? focused.id : '';
   parent.replaceChildren();
   append(parent, children);
-  if (id) document.getElementById(id)?.focus({ preventScroll: true });
+  if (id) (document.getElementById(id) ?? (parent as HTMLElement)).focus({ preventScroll: true });
 }
+
+/** Stands where something is about to be. */
+export const moment = () => h('p', { class: 'moment', role: 'status' }, words.moment);
 
 /** An icon or picture from SVG source of this program (never of a user). */
 export function svg(source: string, className: string): HTMLElement {

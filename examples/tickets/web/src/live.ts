@@ -116,8 +116,33 @@ class Live {
     location.reload();
   }
 
-  call<Out>(method: string, data: unknown): Promise<Out> {
-    return this.#connection.rpc(method, data).then((reply) => reply.data as Out);
+  /** Asks the application. While there is no connection it fails at once, with code -1: later, what is asked for may not be wanted any more. */
+  async call<Out>(method: string, data: unknown): Promise<Out> {
+    this.#need();
+    return (await this.#connection.rpc(method, data)).data as Out;
+  }
+
+  /** A call that only reads: what fails for a moment is asked again. */
+  async load<Out>(method: string, data: unknown): Promise<Out> {
+    for (;;) {
+      try {
+        return await this.call<Out>(method, data);
+      } catch (error) {
+        const { code, temporary } = error as { code: number; temporary?: boolean };
+        if (!temporary && code !== 1) throw error; // 1 is the SDK's timeout
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+      }
+    }
+  }
+
+  /** Publishes into a channel. It fails without a connection, as call does. */
+  async publish(channel: Subscription, data: unknown): Promise<void> {
+    this.#need();
+    await channel.publish(data);
+  }
+
+  #need(): void {
+    if (this.state !== 'online') throw { code: -1, message: 'not connected' };
   }
 
   /** A channel, joined when the caller has said what it listens to. It must be left. */
@@ -142,12 +167,12 @@ class Live {
   }
 
   async #loadAccount(): Promise<void> {
-    this.account = await this.call<Account>('account', {}).catch(() => this.account);
+    this.account = await this.load<Account>('account', {}).catch(() => this.account);
     this.onAccount.send();
   }
 
   async #loadProgramme(): Promise<void> {
-    this.programme = await this.call<Movie[]>('programme', {}).catch(() => this.programme);
+    this.programme = await this.load<Movie[]>('programme', {}).catch(() => this.programme);
     this.onProgramme.send();
   }
 

@@ -3,7 +3,7 @@
 import './style.css';
 import { account, sentence } from './account';
 import { backstage } from './backstage';
-import { fill, h, hue, initials, svg } from './dom';
+import { fill, h, hue, initials, moment, svg } from './dom';
 import { live } from './live';
 import { logo, poster } from './posters';
 import { programme } from './programme';
@@ -31,6 +31,7 @@ function show(): void {
   if (live.state === 'signed-out' || live.state === 'connecting') {
     user.hidden = true;
     if (live.state === 'signed-out') doors();
+    else main.append(moment());
     return;
   }
   const [, page, id] = location.hash.split('/');

@@ -60,7 +60,7 @@ function map(): string {
   return frame(`<rect width="300" height="400" fill="#eadfc4"/><g fill="none" stroke="#a8895a" stroke-opacity=".62" stroke-width="1.5">${hills}</g>
     <path d="M40 372 C70 316 132 330 140 268 S206 226 214 300 M140 268 C146 214 96 204 118 150" fill="none" stroke="#c4452f" stroke-width="3.4" stroke-dasharray="1 8" stroke-linecap="round"/>
     <g stroke="#c4452f" stroke-width="4.4" stroke-linecap="round"><path d="M108 140 l20 20 M128 140 l-20 20"/></g><circle cx="214" cy="300" r="6.5" fill="#c4452f"/>
-    <g transform="translate(248 62)" fill="none" stroke="#5d4a2c" stroke-width="1.6"><circle r="25"/><path d="M0 -33 L6 0 L0 33 L-6 0 Z" fill="#5d4a2c"/><path d="M-33 0 L0 5 L33 0 L0 -5 Z"/></g>`);
+    <g transform="translate(246 94)" fill="none" stroke="#5d4a2c" stroke-width="1.6"><circle r="25"/><path d="M0 -33 L6 0 L0 33 L-6 0 Z" fill="#5d4a2c"/><path d="M-33 0 L0 5 L33 0 L0 -5 Z"/></g>`);
 }
 
 const drawn: Record<string, () => string> = { spiral, tidewater, paper, north, map };

@@ -1,6 +1,6 @@
 // What is on: movies, their screenings, and how many seats are left, live.
 
-import { fill, h, svg } from './dom';
+import { fill, h, moment, svg } from './dom';
 import type { Movie, Screening } from './house';
 import { live } from './live';
 import { poster } from './posters';
@@ -10,10 +10,11 @@ export function programme(root: HTMLElement): () => void {
   const grid = h('div', { class: 'movies' });
   root.append(h('div', { class: 'intro' }, h('h1', {}, words.programme), h('p', {}, words.programmeMore)), grid);
   let shown = '';
+  grid.append(moment());
   const draw = () => {
     // Counts change often: then only they are written anew.
     const shape = JSON.stringify(live.programme.map((m) => [m.id, m.screenings.map((s) => s.id)]));
-    if (shape !== shown) {
+    if (shape !== shown && live.programme.length) {
       shown = shape;
       fill(grid, ...live.programme.filter((m) => m.screenings.length).map(card));
     }

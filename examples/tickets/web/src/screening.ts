@@ -1,7 +1,7 @@
 // One screening: its seats, who else is looking, what is said, and paying.
 
 import type { ClientInfo } from 'centrifuge';
-import { fill, h, hue, initials } from './dom';
+import { fill, h, hue, initials, moment } from './dom';
 import type { Change, HallView, Line, Movie, Payment, Screening, Seat } from './house';
 import { live } from './live';
 import { look, SeatMap } from './seatmap';
@@ -27,7 +27,7 @@ class View {
   #warned = new Set<string>();
   #card = 'fate';
 
-  #basket = h('section', { class: 'panel basket', 'aria-labelledby': 'basket-title' });
+  #basket = h('section', { class: 'panel basket', 'aria-labelledby': 'basket-title', tabindex: -1 });
   #faces = h('ul', { class: 'faces' });
   #looking = h('p', { class: 'looking' });
   #lines = h('ol', { class: 'lines', role: 'log', 'aria-label': words.chat, tabindex: 0 });
@@ -47,7 +47,7 @@ class View {
       live.clock(change.now);
       this.#apply(change.seats);
     });
-    this.#channel.on('unsubscribed', ({ code }) => this.#refused(code));
+    this.#channel.on('unsubscribed', ({ code, reason }) => this.#refused(code, reason));
 
     // People.
     this.#channel.on('join', ({ info }) => { this.#people.set(info.client, info); this.#drawPeople(); });
@@ -71,6 +71,7 @@ class View {
     );
     const ticking = setInterval(() => this.#tick(), 250);
     this.#cleanups.push(() => clearInterval(ticking));
+    fill(root, back(), moment());
     this.#channel.subscribe();
     this.#chat.subscribe();
   }
@@ -85,9 +86,10 @@ class View {
   async #load(): Promise<void> {
     let view: HallView;
     try {
-      view = await live.call<HallView>('seats', { screening: this.#id });
+      view = await live.load<HallView>('seats', { screening: this.#id });
     } catch (error) {
-      return this.#refused((error as { code: number }).code);
+      const { code, message } = error as { code: number; message: string };
+      return this.#refused(code, message);
     }
     live.clock(view.now);
     this.#screening = view.screening;
@@ -112,9 +114,9 @@ class View {
     this.#drawBasket();
   }
 
-  #refused(code: number): void {
-    if (this.#map || !(code in words.errors)) return;
-    fill(this.#root, back(), h('div', { class: 'panel refused' }, h('h1', {}, words.preview), h('p', {}, words.errors[code]!)));
+  #refused(code: number, message: string): void {
+    if (this.#map || code < 100) return; // we have left, or are not connected: then it is asked again
+    fill(this.#root, back(), h('div', { class: 'panel refused' }, h('h1', {}, words.refused[code] ?? words.sorry), h('p', {}, words.errors[code] ?? words.failed(message))));
   }
 
   #movie(): Movie | undefined {
@@ -130,7 +132,7 @@ class View {
       const line = text.value.trim();
       if (!line) return;
       text.value = '';
-      this.#chat.publish({ text: line }).catch((error) => { text.value ||= line; explain(error); });
+      live.publish(this.#chat, { text: line }).catch((error) => { text.value ||= line; explain(error); });
     };
     const title = h('h1', {}, this.#movie()?.title[language] ?? '');
     this.#cleanups.push(live.onProgramme.on(() => { title.textContent = this.#movie()?.title[language] ?? ''; }));
