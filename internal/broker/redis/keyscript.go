@@ -12,7 +12,9 @@ import (
 // keyed begins the scripts of map channels. Whatever they do, expired keys go
 // first, some at a time, and settle says at the end how long the rest lives: until
 // the last key has expired and the meta TTL after that, all of it, so that there is
-// no state without a position and no position that has forgotten removals.
+// no state without a position and no position that has forgotten removals. Where a
+// part of the state was evicted or is not ours, the rest is forgotten, and
+// subscribers start over.
 //
 // KEYS meta, stream, keys, order, expiry. ARGV 1 topic, "" = return the messages ·
 // 2 what is kept, "stream size:stream TTL ms:meta TTL ms", "" = as before · 3 fresh
@@ -28,6 +30,22 @@ size = tonumber(size)
 local epoch, offset = '', 0
 if size > 0 then epoch, offset = position(ARGV[3], ARGV[4], ARGV[5]) end
 local changed, messages = false, {}
+local function tell(message)
+  if ARGV[1] ~= '' then redis.call('publish', ARGV[1], message) else table.insert(messages, message) end
+end
+
+local function forget()
+  for _, name in ipairs({stream, keys, order, expiry}) do redis.call('unlink', name) end
+  redis.call('hdel', meta, 'r', 'b', 'n', 'x')
+  if size > 0 then
+    epoch, offset = ARGV[3], 0
+    redis.call('hset', meta, 'e', epoch, 'o', '0')
+  end
+  tell('1r')
+end
+local had = redis.call('hmget', meta, 'n', 'x')
+local all, mortal = tonumber(had[1] or 0), tonumber(had[2] or 0)
+if all ~= redis.call('hlen', keys) or all ~= redis.call('zcard', order) or mortal ~= redis.call('zcard', expiry) then forget() end
 
 local function text(n) return string.format('%.0f', n) end
 local function varint(n)
@@ -47,7 +65,7 @@ local function note(body, delta, prevOffset, prev)
     redis.call('xadd', stream, 'MAXLEN', size, text(offset) .. '-0', 'd', body)
     message = '1h' .. text(offset) .. ':' .. epoch .. ':' .. delta .. ':' .. #prev .. ':' .. prevOffset .. ':' .. prev .. body
   end
-  if ARGV[1] ~= '' then redis.call('publish', ARGV[1], message) else table.insert(messages, message) end
+  tell(message)
 end
 
 local function entry(key)
@@ -56,7 +74,10 @@ local function entry(key)
   local e = {}
   local n, m, rest
   e.offset, e.aside, e.version, n, m, e.rank, rest = string.match(v, '^(%d+):(%d):(%d*):(%d+):(%d+):(%x+):(.*)$')
-  if not e.offset then return nil end
+  if not e.offset or #e.rank ~= 16 then
+    forget()
+    return nil
+  end
   e.epoch, e.tags, e.body = string.sub(rest, 1, n), string.sub(rest, n + 1, n + m), string.sub(rest, n + m + 1)
   return e
 end
@@ -90,18 +111,15 @@ local function settle()
   if changed and size > 0 then redis.call('pexpire', stream, streamTTL) end
   local count = redis.call('hlen', keys)
   if count == 0 then
-    redis.call('hdel', meta, 'k', 'r', 'b')
+    redis.call('hdel', meta, 'k', 'r', 'b', 'n', 'x')
     redis.call('pexpire', meta, metaTTL)
     return count
   end
-  redis.call('hset', meta, 'k', keep)
+  local mortal = redis.call('zcard', expiry)
+  redis.call('hset', meta, 'k', keep, 'n', count, 'x', mortal)
   local last = redis.call('zrange', expiry, -1, -1, 'WITHSCORES')[2]
   for _, name in ipairs({meta, keys, order, expiry}) do
-    if count > redis.call('zcard', expiry) then
-      redis.call('persist', name)
-    else
-      redis.call('pexpire', name, text(last - now + metaTTL))
-    end
+    if count > mortal then redis.call('persist', name) else redis.call('pexpireat', name, text(last + metaTTL)) end
   end
   return count
 end
@@ -216,7 +234,7 @@ return {more, epoch, text(offset), values, last, messages}
 var sweepScript = rueidis.NewLuaScript(keyed + `
 if redis.call('hlen', keys) == 0 then
   if redis.call('hexists', meta, 'k') == 1 then settle() end
-  return {0, -1, 0, {}}
+  return {0, -1, 0, messages}
 end
 local more = sweep()
 local first = redis.call('zrange', expiry, 0, 0, 'WITHSCORES')[2]
@@ -228,7 +246,7 @@ var clearScript = rueidis.NewLuaScript(keyed + `
 for _, name in ipairs({stream, keys, order, expiry}) do redis.call('unlink', name) end
 if redis.call('exists', meta) == 1 then
   redis.call('pexpire', meta, redis.call('hexists', meta, 'k') == 1 and metaTTL or ARGV[7])
-  redis.call('hdel', meta, 'k', 'r', 'b', 'v', 'w')
+  redis.call('hdel', meta, 'k', 'r', 'b', 'n', 'x', 'v', 'w')
   redis.call('hset', meta, 'e', ARGV[3], 'o', '0')
 end
 if ARGV[1] ~= '' then redis.call('publish', ARGV[1], '1r') end

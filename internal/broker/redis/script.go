@@ -5,7 +5,8 @@ import "github.com/redis/rueidis"
 // The keys of a channel share a slot of a cluster:
 //
 //	<prefix>:v1:{c<channel>}:m     hash: e epoch, o offset, v version, w version epoch; while
-//	                               there are keys k what is kept, r "1" by score, b keys ever
+//	                               there are keys k what is kept, r "1" by score, b keys ever,
+//	                               n keys, x those that expire
 //	<prefix>:v1:{c<channel>}:s     stream: entry <offset>-0, field d = the body
 //	<prefix>:v1:{c<channel>}:k     hash: key → value, see parseEntry
 //	<prefix>:v1:{c<channel>}:b     sorted set: places of the keys, all with score 0
