@@ -44,7 +44,8 @@ const (
 	DeliverJoin
 	DeliverLeave
 	// DeliverGap: something of this channel may have been lost on the way.
-	// Positioned sessions must recover; the others are not told.
+	// Positioned sessions must recover, those of maps load them again, and the
+	// others are not told.
 	DeliverGap
 	// DeliverReset: the channel's keys and stream were cleared. Its subscribers
 	// must load it again.

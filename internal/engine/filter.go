@@ -92,7 +92,7 @@ func (sub *Subscription) refilter(f *volute.FilterNode) {
 	if reflect.DeepEqual(filter, sub.more.filter) {
 		return
 	}
-	if o, _, err := sub.session.node().rules.options(sub.name); sub.has(flagServerSide) || err == nil && isMap(subscriptionType(o)) {
+	if sub.has(flagServerSide) || sub.ofMap() {
 		sub.reset("its tags filter has changed")
 		return
 	}

@@ -49,6 +49,12 @@ func isMap(subscriptionType int32) bool {
 	return subscriptionType >= typeMap && subscriptionType <= typeMapUsers
 }
 
+// ofMap reports whether the channel is a map.
+func (sub *Subscription) ofMap() bool {
+	o, _, err := sub.session.node().rules.options(sub.name)
+	return err == nil && isMap(subscriptionType(o))
+}
+
 // fits refuses subscriptions of another type than the channel's.
 func fits(req *wire.SubscribeRequest, o *volute.ChannelOptions, ns string) error {
 	want := subscriptionType(o)

@@ -181,6 +181,11 @@ func testMapKeysExpire(t *testing.T, m *mapNode) {
 			}
 		}
 	}
+	// A channel that was empty meanwhile.
+	channel := "with a stream of 500"
+	before := len(m.await(channel, 502))
+	m.set(channel, "again", "1")
+	equal(t, "afterwards", m.delivered(channel, before+2)[before:], []string{"again=1", "-again"})
 	// Without a subscriber: who reads the state or the stream finds no key.
 	m.keep = volute.MapKeep{KeyTTL: soon, StreamSize: 100, StreamTTL: time.Minute, MetaTTL: time.Minute}
 	for _, channel := range []string{"unheard 1", "unheard 2"} {

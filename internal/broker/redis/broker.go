@@ -94,7 +94,7 @@ func (b *Broker) Run(ctx context.Context, deliver func(channel string, d volute.
 			defer cancel()
 			ended[i] = s.feed.Run(ctx, func(channel string, d volute.Delivery) {
 				if d.Publication != nil && d.Publication.Key != "" && !d.Publication.Removed {
-					s.keys.expect(channel, 0) // when exactly, the next look tells
+					s.keys.heard(channel)
 				}
 				deliver(channel, d)
 			})
@@ -275,7 +275,9 @@ func (b *Broker) read(ctx context.Context, s *shard, channel string, q volute.Hi
 			return nil, top, s.failure(fmt.Errorf("channel %q: what is kept was not understood: %w", channel, err))
 		}
 		if wait != 0 {
-			s.keys.expect(channel, wait)
+			if wait > 0 {
+				s.lookIn(channel, wait)
+			}
 			break
 		}
 		if _, err := b.sweep(ctx, s, channel); err != nil { // its removals belong to the stream

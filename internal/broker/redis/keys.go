@@ -24,8 +24,9 @@ const (
 	sweepInterval = time.Second
 	// sweepHands is how many channels are swept at once.
 	sweepHands = 16
-	// keylessPause is how long a channel is left alone in which no key expires.
-	keylessPause = time.Minute
+	// lookPause bounds the time between two looks for expired keys in a channel
+	// that has keys.
+	lookPause = time.Minute
 	// streamlessMeta is how long keys that nobody removed outlive their time in a
 	// channel without a stream: then Redis forgets them by itself.
 	streamlessMeta = 10 * time.Minute
@@ -192,7 +193,7 @@ func (b *Broker) MapState(ctx context.Context, channel string, q volute.MapQuery
 func (b *Broker) page(ctx context.Context, s *shard, channel string, q volute.MapQuery, after string, limit int) (page volute.MapPage, last string, err error) {
 	args := append(b.mapArgs(s, channel, &q.MapKeep), q.Key, after, strconv.Itoa(limit), flag(q.Asc))
 	for range sweeps {
-		out, err := b.changes(ctx, s, channel, stateScript, s.mapKeys(channel)[:5], args, 6)
+		out, err := b.changes(ctx, s, channel, stateScript, s.mapKeys(channel)[:5], args, 7)
 		if err != nil {
 			return page, "", err
 		}
@@ -203,19 +204,20 @@ func (b *Broker) page(ctx context.Context, s *shard, channel string, q volute.Ma
 		at, err2 := position(out[1:])
 		values, err3 := out[3].AsStrSlice()
 		last, err4 := out[4].ToString()
-		if err := errors.Join(err1, err2, err3, err4); err != nil {
+		wait, err5 := out[5].AsInt64()
+		if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 			return page, "", s.failure(fmt.Errorf("channel %q: its state was not understood: %w", channel, err))
 		}
 		page.Position = at
+		if wait >= 0 {
+			s.lookIn(channel, wait)
+		}
 		for _, v := range values {
 			p, err := parseEntry(v)
 			if err != nil {
 				return page, "", s.failure(fmt.Errorf("channel %q: a key was not understood: %w", channel, err))
 			}
 			page.Entries = append(page.Entries, p)
-		}
-		if q.KeyTTL > 0 {
-			s.keys.expect(channel, q.KeyTTL.Milliseconds())
 		}
 		return page, last, nil
 	}
@@ -285,7 +287,9 @@ func (b *Broker) sweep(ctx context.Context, s *shard, channel string) (keys int,
 			return 0, s.failure(fmt.Errorf("channel %q: a sweep was answered with nonsense: %w", channel, err))
 		}
 		if more == 0 {
-			s.keys.expect(channel, wait)
+			if left > 0 {
+				s.lookIn(channel, wait)
+			}
 			return int(left), nil
 		}
 	}
@@ -300,17 +304,32 @@ type keyClock struct {
 
 func newKeyClock() *keyClock { return &keyClock{next: map[string]time.Time{}} }
 
-// expect notes that a key of a channel may expire in so many milliseconds; below
-// zero: none does. What was noted for a channel stands until the next look.
-func (c *keyClock) expect(channel string, wait int64) {
-	after := time.Duration(wait) * time.Millisecond
-	if wait < 0 {
-		after = keylessPause
+// lookIn notes that a key of a channel expires in so many milliseconds (below zero:
+// none does), if this node listens to it.
+func (s *shard) lookIn(channel string, wait int64) {
+	if !s.feed.Listens(channel) {
+		return
 	}
+	after := lookPause
+	if wait >= 0 {
+		after = min(after, time.Duration(wait)*time.Millisecond)
+	}
+	c, at := s.keys, time.Now().Add(after)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if next, ok := c.next[channel]; !ok || at.Before(next) {
+		c.next[channel] = at
+	}
+}
+
+// heard notes that a key was set in a channel that this node listens to. When it
+// expires is found out at the next look, unless another key's is awaited, which was
+// set before.
+func (c *keyClock) heard(channel string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.next[channel]; !ok {
-		c.next[channel] = time.Now().Add(after)
+		c.next[channel] = time.Now()
 	}
 }
 
@@ -349,7 +368,7 @@ func (b *Broker) expireKeys(ctx context.Context, s *shard) {
 			busy.Go(func() {
 				defer func() { <-free }()
 				if _, err := b.sweep(ctx, s, channel); err != nil {
-					s.keys.expect(channel, sweepInterval.Milliseconds()) // the feed says what is wrong
+					s.lookIn(channel, 0) // the feed says what is wrong
 				}
 			})
 		}

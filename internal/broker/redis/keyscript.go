@@ -107,6 +107,11 @@ local function sweep()
   return #due == 100 and 1 or 0
 end
 
+local function wait()
+  local first = redis.call('zrange', expiry, 0, 0, 'WITHSCORES')[2]
+  return first and math.max(0, first - now) or -1
+end
+
 local function settle()
   if changed and size > 0 then redis.call('pexpire', stream, streamTTL) end
   local count = redis.call('hlen', keys)
@@ -201,7 +206,8 @@ return answer('')
 // begins, "" = the first · 9 limit · 10 "1" = lowest score first.
 //
 // Returns whether more keys have expired (then nothing else counts), epoch, offset,
-// values, the last one's place if there are more, messages.
+// values, the last one's place if there are more, ms until a key expires or -1,
+// messages.
 var stateScript = rueidis.NewLuaScript(keyed + `
 local more = sweep()
 local values, last = {}, ''
@@ -222,11 +228,12 @@ elseif ARGV[9] ~= '0' then
   end
   for _, place in ipairs(places) do
     local v = redis.call('hget', keys, string.sub(place, 17))
-    if v then table.insert(values, v) else redis.call('zrem', order, place) end
+    if v then table.insert(values, v) end
   end
 end
+local wait = wait()
 settle()
-return {more, epoch, text(offset), values, last, messages}
+return {more, epoch, text(offset), values, last, wait, messages}
 `)
 
 // sweepScript removes expired keys. Returns whether there are more, ms until the
@@ -237,8 +244,7 @@ if redis.call('hlen', keys) == 0 then
   return {0, -1, 0, messages}
 end
 local more = sweep()
-local first = redis.call('zrange', expiry, 0, 0, 'WITHSCORES')[2]
-return {more, first and math.max(0, first - now) or -1, settle(), messages}
+return {more, wait(), settle(), messages}
 `)
 
 // clearScript forgets keys and stream. ARGV … 7 meta TTL ms where none is known.
