@@ -12,7 +12,7 @@ type Publication struct {
 	// Fields of map channels.
 	Key     string
 	Removed bool
-	Score   int64
+	Score   int64 // orders the keys of a channel that is ordered by it
 	Version uint64
 
 	// Delta says Data is a patch against the previous publication's data. It

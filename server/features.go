@@ -6,6 +6,7 @@ import "github.com/volute-io/volute/internal/config"
 // What would silently do something else is an error, the rest a warning.
 func Missing(cfg *Config) []Finding {
 	var found []Finding
+	maps, usual := &cfg.MapBroker.Redis, config.Default().MapBroker.Redis
 	for _, f := range []struct {
 		wanted   bool
 		severity config.Severity
@@ -14,7 +15,10 @@ func Missing(cfg *Config) []Finding {
 	}{
 		{cfg.Broker.Enabled && cfg.Broker.Type == "postgres", config.Error, "broker.type", "memory, redis, nats and redisnats are there"},
 		{cfg.MapBroker.Type == "postgres", config.Error, "map_broker.type", "memory and redis are there"},
-		{cfg.MapBroker.Redis.SkipPubSub, config.Error, "map_broker.redis.skip_pub_sub", "remove it"},
+		{maps.SkipPubSub, config.Error, "map_broker.redis.skip_pub_sub", "remove it"},
+		{maps.CleanupInterval != usual.CleanupInterval, config.Warning, "map_broker.redis.cleanup_interval", "expired keys are removed once a second"},
+		{maps.CleanupBatchSize != usual.CleanupBatchSize, config.Warning, "map_broker.redis.cleanup_batch_size", "expired keys are removed 100 at a time"},
+		{maps.IdempotentResultTTL != usual.IdempotentResultTTL, config.Warning, "map_broker.redis.idempotent_result_ttl", "idempotency keys are remembered for 5m"},
 		{cfg.Admin.Enabled, config.Warning, "admin", ""},
 		{cfg.Swagger.Enabled, config.Warning, "swagger", ""},
 		{cfg.Graphite.Enabled, config.Warning, "graphite", "prometheus is there"},

@@ -145,3 +145,74 @@ func TestMapNonsense(t *testing.T) {
 		}
 	}
 }
+
+// TestMapsSurvive changes keys while connections are cut and Redis restarts: who
+// follows the changes knows the map.
+func TestMapsSurvive(t *testing.T) {
+	p := brokertest.Redis(t, "appendonly yes", "appendfsync always")
+	a, b := pair(t, p.Addr)
+	keep := volute.MapKeep{KeyTTL: time.Minute, Ordered: true, StreamSize: 1000, StreamTTL: time.Minute, MetaTTL: time.Minute}
+	got := heard(t, b, "a")
+	heard(t, a, "elsewhere")
+	state := func() (map[string]string, volute.Position) {
+		t.Helper()
+		page, err := b.MapState(t.Context(), "a", volute.MapQuery{MapKeep: keep, Limit: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := map[string]string{}
+		for _, e := range page.Entries {
+			kept[e.Key] = string(e.Data)
+		}
+		return kept, page.Position
+	}
+	known, from := state()
+	stop, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		done := 0
+		defer func() { stopped <- done }()
+		for i := 0; ; i++ {
+			change := &volute.Publication{Key: fmt.Sprint(i % 20), Data: fmt.Append(nil, i), Score: int64(i % 7)}
+			if change.Removed = i%5 == 0; change.Removed {
+				change.Key = fmt.Sprint((i + 7) % 20)
+			}
+			if _, err := a.MapPublish(t.Context(), "a", change, volute.MapPublishOptions{MapKeep: keep}); err == nil {
+				done++
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	for range 3 {
+		p.Must("CLIENT", "KILL", "TYPE", "pubsub")
+		time.Sleep(100 * time.Millisecond)
+	}
+	p.Kill()
+	p.Start()
+	for deadline := time.Now().Add(10 * time.Second); b.Health() != nil && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	p.Must("CLIENT", "KILL", "TYPE", "pubsub")
+	time.Sleep(500 * time.Millisecond) // changes go on
+	close(stop)
+	if done := <-stopped; done < 100 {
+		t.Errorf("%d changes only", done)
+	}
+	want, top := state()
+	for at := from.Offset; at < top.Offset; at++ {
+		d := next(t, got)
+		if d.Publication == nil || d.Publication.Offset != at+1 || d.Epoch != top.Epoch {
+			t.Fatalf("after %d came %+v %+v", at, d, d.Publication)
+		}
+		delete(known, d.Publication.Key)
+		if !d.Publication.Removed {
+			known[d.Publication.Key] = string(d.Publication.Data)
+		}
+	}
+	if fmt.Sprint(known) != fmt.Sprint(want) {
+		t.Errorf("a listener knows %v, the map is %v", known, want)
+	}
+}
