@@ -1,5 +1,5 @@
 // Package redis keeps channels of many nodes in Redis or what is compatible with
-// it: deliveries, history, who is present, and what nodes tell each other.
+// it: deliveries, history, maps, who is present, and what nodes tell each other.
 package redis
 
 import (
@@ -266,7 +266,7 @@ func (b *Broker) read(ctx context.Context, s *shard, channel string, q volute.Hi
 	var list []*volute.Publication
 	var top volute.Position
 	for range sweeps {
-		r, err := s.exec(ctx, historyScript, s.mapKeys(channel)[:5], args)
+		r, err := s.exec(ctx, historyScript, s.mapKeys(channel), args)
 		if err != nil {
 			return nil, volute.Position{}, err
 		}

@@ -34,7 +34,7 @@ const (
 
 // mapKeys are the keys of a map channel, in the order of the scripts' KEYS.
 func (s *shard) mapKeys(channel string) []string {
-	return []string{s.key(channel, "m"), s.key(channel, "s"), s.key(channel, "k"), s.key(channel, "b"), s.key(channel, "t"), ""}
+	return []string{s.key(channel, "m"), s.key(channel, "s"), s.key(channel, "k"), s.key(channel, "b"), s.key(channel, "t")}
 }
 
 // mapArgs begins the ARGV of the scripts of a map channel. No keep: as before.
@@ -65,8 +65,7 @@ func (b *Broker) MapPublish(ctx context.Context, channel string, p *volute.Publi
 		return volute.MapPublishResult{}, err
 	}
 	s := b.shard(channel)
-	keys := s.mapKeys(channel)
-	keys[5] = s.key(channel, "i:"+o.IdempotencyKey)
+	keys := append(s.mapKeys(channel), s.key(channel, "i:"+o.IdempotencyKey))
 	told := *p
 	told.Time = time.Now().UnixMilli()
 	args := append(b.mapArgs(s, channel, &o.MapKeep), flag(p.Removed), p.Key)
@@ -193,7 +192,7 @@ func (b *Broker) MapState(ctx context.Context, channel string, q volute.MapQuery
 func (b *Broker) page(ctx context.Context, s *shard, channel string, q volute.MapQuery, after string, limit int) (page volute.MapPage, last string, err error) {
 	args := append(b.mapArgs(s, channel, &q.MapKeep), q.Key, after, strconv.Itoa(limit), flag(q.Asc))
 	for range sweeps {
-		out, err := b.changes(ctx, s, channel, stateScript, s.mapKeys(channel)[:5], args, 7)
+		out, err := b.changes(ctx, s, channel, stateScript, s.mapKeys(channel), args, 7)
 		if err != nil {
 			return page, "", err
 		}
@@ -265,7 +264,7 @@ func (b *Broker) MapClear(ctx context.Context, channel string) error {
 	}
 	s := b.shard(channel)
 	args := append(b.mapArgs(s, channel, nil), b.metaTTL(0))
-	if _, err := s.exec(ctx, clearScript, s.mapKeys(channel)[:5], args); err != nil || b.cfg.Fanout == nil {
+	if _, err := s.exec(ctx, clearScript, s.mapKeys(channel), args); err != nil || b.cfg.Fanout == nil {
 		return err
 	}
 	return s.carrier.Send(ctx, feed.ChannelTopic(channel), feed.AppendPlain(nil, &volute.Delivery{Kind: volute.DeliverReset}))
@@ -276,7 +275,7 @@ func (b *Broker) MapClear(ctx context.Context, channel string) error {
 func (b *Broker) sweep(ctx context.Context, s *shard, channel string) (keys int, err error) {
 	args := b.mapArgs(s, channel, nil)
 	for range sweeps {
-		out, err := b.changes(ctx, s, channel, sweepScript, s.mapKeys(channel)[:5], args, 4)
+		out, err := b.changes(ctx, s, channel, sweepScript, s.mapKeys(channel), args, 4)
 		if err != nil {
 			return 0, err
 		}
