@@ -66,6 +66,7 @@ func (o *ChannelOptions) HasHistory() bool { return o.HistorySize > 0 && o.Histo
 type MapOptions struct {
 	Mode                              string // "ephemeral", "recoverable" or "persistent"
 	KeyTTL                            time.Duration
+	Ordered                           bool
 	StreamSize                        int
 	StreamTTL                         time.Duration
 	MetaTTL                           time.Duration

@@ -20,7 +20,9 @@ type MapBroker interface {
 	MapPublish(ctx context.Context, channel string, p *Publication, o MapPublishOptions) (MapPublishResult, error)
 	// MapState returns a page of the keys and the position of which they are the
 	// state, or a later one. Whoever reads all pages, and then the changes since
-	// the first page's position, knows every key.
+	// the first page's position, knows every key. A key that is there throughout
+	// is on exactly one page, unless its score changes in an ordered channel: then
+	// it may be on two or none, and is among the changes.
 	MapState(ctx context.Context, channel string, q MapQuery) (MapPage, error)
 	MapStats(ctx context.Context, channel string) (MapStats, error)
 	// MapClear forgets keys and stream. Subscribers get a DeliverReset; a new
@@ -31,6 +33,7 @@ type MapBroker interface {
 // MapKeep says what is kept of a map channel.
 type MapKeep struct {
 	KeyTTL     time.Duration // of a key after it was set; 0 = until it is removed
+	Ordered    bool          // keys come by score, not as they were first set; settled while the channel has none
 	StreamSize int           // changes kept; 0 = no stream, deliveries have no offset
 	StreamTTL  time.Duration // how long they are kept after the last change
 	MetaTTL    time.Duration // how long offset and epoch outlive the last key; 0 = the broker's default
@@ -56,12 +59,14 @@ type MapPublishResult struct {
 	SuppressReason string // "idempotency", "version", "key_exists" or "key_not_found"
 }
 
-// MapQuery selects keys of a map channel.
+// MapQuery selects keys of a map channel. Those of an ordered one come from the
+// highest score to the lowest, and by key among equals; Asc turns that around.
 type MapQuery struct {
 	MapKeep
-	Cursor string // of the previous page; "" = from the start
-	Limit  int    // of keys; < 0 = all
-	Key    string // only this one, unless ""
+	Cursor string // of the previous page, which was asked for in the same order; "" = from the start
+	Limit  int    // of keys; 0 = position only, < 0 = all
+	Key    string // only this one, unless "": cursor and limit mean nothing then
+	Asc    bool   // an ordered channel's lowest score first
 }
 
 // MapPage is what MapBroker.MapState returns.
@@ -118,9 +123,9 @@ type MapRemoveRequest struct {
 type MapStateRequest struct {
 	Channel  string
 	Cursor   string
-	Limit    int    // 0 = the channel's default page size
+	Limit    int    // 0 = position only, < 0 = all
 	Key      string // only this one, unless ""
-	Asc      bool   // accepted for compatibility: keys come in the order they were first set
+	Asc      bool   // an ordered channel's lowest score first
 	Revision Position
 }
 

@@ -12,7 +12,7 @@ type Publication struct {
 	// Fields of map channels.
 	Key     string
 	Removed bool
-	Score   int64
+	Score   int64 // orders the keys of a channel that is ordered by it
 	Version uint64
 
 	// Delta says Data is a patch against the previous publication's data. It
@@ -44,7 +44,8 @@ const (
 	DeliverJoin
 	DeliverLeave
 	// DeliverGap: something of this channel may have been lost on the way.
-	// Positioned sessions must recover; the others are not told.
+	// Positioned sessions must recover, those of maps load them again, and the
+	// others are not told.
 	DeliverGap
 	// DeliverReset: the channel's keys and stream were cleared. Its subscribers
 	// must load it again.

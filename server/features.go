@@ -1,15 +1,12 @@
 package server
 
-import (
-	"strings"
-
-	"github.com/volute-io/volute/internal/config"
-)
+import "github.com/volute-io/volute/internal/config"
 
 // Missing names what the configuration asks for and this version does not have.
 // What would silently do something else is an error, the rest a warning.
 func Missing(cfg *Config) []Finding {
 	var found []Finding
+	maps, usual := &cfg.MapBroker.Redis, config.Default().MapBroker.Redis
 	for _, f := range []struct {
 		wanted   bool
 		severity config.Severity
@@ -17,6 +14,11 @@ func Missing(cfg *Config) []Finding {
 		fix      string
 	}{
 		{cfg.Broker.Enabled && cfg.Broker.Type == "postgres", config.Error, "broker.type", "memory, redis, nats and redisnats are there"},
+		{cfg.MapBroker.Type == "postgres", config.Error, "map_broker.type", "memory and redis are there"},
+		{maps.SkipPubSub, config.Error, "map_broker.redis.skip_pub_sub", "remove it"},
+		{maps.CleanupInterval != usual.CleanupInterval, config.Warning, "map_broker.redis.cleanup_interval", "expired keys are removed once a second"},
+		{maps.CleanupBatchSize != usual.CleanupBatchSize, config.Warning, "map_broker.redis.cleanup_batch_size", "expired keys are removed 100 at a time"},
+		{maps.IdempotentResultTTL != usual.IdempotentResultTTL, config.Warning, "map_broker.redis.idempotent_result_ttl", "idempotency keys are remembered for 5m"},
 		{cfg.Admin.Enabled, config.Warning, "admin", ""},
 		{cfg.Swagger.Enabled, config.Warning, "swagger", ""},
 		{cfg.Graphite.Enabled, config.Warning, "graphite", "prometheus is there"},
@@ -36,9 +38,6 @@ func Missing(cfg *Config) []Finding {
 		}
 		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
 			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history", Fix: "use broker.type redisnats, or set history_size to 0"})
-		}
-		if strings.HasPrefix(ns.SubscriptionType, "map") && (cfg.Engine.Type != "memory" || cfg.Broker.Enabled && cfg.Broker.Type != "memory") {
-			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: "this version keeps maps in memory only", Fix: "use engine.type memory, or another subscription_type"})
 		}
 	}
 	return found

@@ -54,7 +54,7 @@ func newRealtime(s *Server) (*realtime, error) {
 		return nil, err
 	}
 	r.node, err = engine.New(settings, engine.Parts{
-		Loops: r.loops, Broker: r.stores.broker, Presence: r.stores.presence, Bus: r.stores.bus,
+		Loops: r.loops, Broker: r.stores.broker, Maps: r.stores.maps, Presence: r.stores.presence, Bus: r.stores.bus,
 		Router: r.routes.router(), Verifier: verifier, Logger: s.log,
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/volute-io/volute/internal/broker/nats"
 	"github.com/volute-io/volute/internal/broker/redis"
 	"github.com/volute-io/volute/internal/config"
+	"github.com/volute-io/volute/internal/engine"
 )
 
 // natsTimeout bounds the confirmation of subscriptions.
@@ -23,14 +25,16 @@ const natsTimeout = 4 * time.Second
 // stores are what keeps channels: in this process, or outside for many nodes.
 type stores struct {
 	broker   volute.Broker
+	maps     engine.MapKeeper // nil: the broker
 	presence volute.Presence
 	bus      volute.Bus
 
-	health func() error // of the broker; nil: it is this process
-	closes []func()     // after the node has ended
+	health   func() error // of the brokers; nil: they are this process
+	closes   []func()     // after the node has ended
+	warnings []string     // for the log, at the start
 }
 
-// newStores reads engine, broker and presence_manager. node is this node's name
+// newStores reads engine, broker, presence_manager and map_broker. node is this node's name
 // on the bus.
 func newStores(s *Server, node string) (*stores, error) {
 	cfg := s.cfg
@@ -104,7 +108,56 @@ func newStores(s *Server, node string) (*stores, error) {
 		}
 		st.presence = shared
 	}
-	return st, nil
+	return st, st.openMaps(cfg, local, kind, brokerConfig, open)
+}
+
+// openMaps chooses where map channels live, if there are any. kind is where the
+// others do, in Redis at that place.
+func (st *stores) openMaps(cfg *Config, local *memory.Broker, kind string, at config.Redis, open func(config.Redis, string, *nats.Carrier) (*redis.Broker, error)) error {
+	if !keepsMaps(&cfg.Channel) {
+		return nil
+	}
+	mapKind, where := cfg.MapBroker.Type, cfg.MapBroker.Redis.Redis
+	if mapKind == "" {
+		if _, ok := st.broker.(volute.MapBroker); ok {
+			return nil
+		}
+		mapKind = "memory"
+	}
+	unsaid := reflect.DeepEqual(where, config.Default().MapBroker.Redis.Redis)
+	switch {
+	case mapKind == "memory":
+		if kind != "memory" {
+			st.maps = local
+			st.warnings = append(st.warnings, "map channels live in the memory of this node: clients of other nodes do not see them; set map_broker.type to redis")
+		}
+		return nil
+	case kind == "redis" && (unsaid || reflect.DeepEqual(where, at)):
+		return nil
+	}
+	b, err := open(where, "map_broker.redis", nil)
+	if err != nil {
+		return err
+	}
+	st.maps, st.health = b, both(st.health, b.Health)
+	if kind == "memory" {
+		st.warnings = append(st.warnings, "only map channels are shared with other nodes: the others live in the memory of this one; set engine.type to redis")
+	}
+	return nil
+}
+
+// keepsMaps reports whether there are map channels.
+func keepsMaps(c *config.Channel) bool {
+	isMap := func(o *config.ChannelOptions) bool { return strings.HasPrefix(o.SubscriptionType, "map") }
+	return isMap(&c.WithoutNamespace) || slices.ContainsFunc(c.Namespaces, func(ns config.Namespace) bool { return isMap(&ns.ChannelOptions) })
+}
+
+// both asks two parts for their health; nil: there is no such part.
+func both(a, b func() error) func() error {
+	if a == nil {
+		return b
+	}
+	return func() error { return errors.Join(a(), b()) }
 }
 
 func (st *stores) close() {

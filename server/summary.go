@@ -42,6 +42,9 @@ func (s *Server) summary(ctx context.Context) {
 		s.log.Info("centrifuge.* calls of workers go to the real-time server", "grpc_api_address", s.cfg.AppGRPCAPIAddress)
 		return
 	}
+	for _, w := range s.realtime.stores.warnings {
+		s.log.Warn(w)
+	}
 	s.realtime.gate.measure()
 	s.realtime.routes.summary(s.log)
 	if s.application != nil && s.application.rpcAddress.Network != "" {

@@ -105,6 +105,7 @@ type ChannelOptions struct {
 type MapOptions struct {
 	Mode                              string        `key:"mode" enum:"ephemeral|recoverable|persistent" doc:"How long keys and changes are kept."`
 	KeyTTL                            time.Duration `key:"key_ttl" doc:"How long a key lives without being set again."`
+	Ordered                           bool          `key:"ordered" doc:"Clients get the keys by score, highest first, instead of as they were first set; settled when a map gets its first key."`
 	StreamSize                        int           `key:"stream_size" doc:"Changes kept for recovery."`
 	StreamTTL                         time.Duration `key:"stream_ttl" doc:"How long they are kept."`
 	MetaTTL                           time.Duration `key:"meta_ttl" doc:"How long offset and epoch are remembered."`

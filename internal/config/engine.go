@@ -112,7 +112,7 @@ type PresenceManager struct {
 
 // MapBroker keeps the state of map channels.
 type MapBroker struct {
-	Type  string `key:"type" default:"memory" enum:"memory|redis|postgres" doc:"Where map channels live."`
+	Type  string `key:"type" enum:"memory|redis|postgres" doc:"Where map channels live; empty is where the other channels do, or memory where that keeps none (nats)."`
 	Redis struct {
 		Redis
 		CleanupInterval     time.Duration `key:"cleanup_interval" default:"1s" doc:"Time between clean-ups."`

@@ -82,6 +82,7 @@ type Channels struct {
 type Parts struct {
 	Loops    *loop.Group
 	Broker   volute.Broker
+	Maps     MapKeeper // of map channels; nil: the Broker, if it keeps any
 	Presence volute.Presence
 	Router   volute.Router
 	Verifier volute.Verifier // nil: tokens are refused

@@ -82,7 +82,8 @@ func checkLeaf(f *volute.FilterNode) error {
 }
 
 // refilter replaces the application's filter of a subscription from now on. A map
-// must be loaded again: what passes is another set of keys.
+// must be loaded again: what passes is another set of keys. So must all that a
+// client was subscribed to when it connected: it is one state.
 func (sub *Subscription) refilter(f *volute.FilterNode) {
 	if sub.more == nil {
 		sub.more = &subscriptionMore{}
@@ -91,7 +92,7 @@ func (sub *Subscription) refilter(f *volute.FilterNode) {
 	if reflect.DeepEqual(filter, sub.more.filter) {
 		return
 	}
-	if o, _, err := sub.session.node().rules.options(sub.name); err == nil && isMap(subscriptionType(o)) {
+	if sub.has(flagServerSide) || sub.ofMap() {
 		sub.reset("its tags filter has changed")
 		return
 	}

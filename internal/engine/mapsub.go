@@ -49,6 +49,12 @@ func isMap(subscriptionType int32) bool {
 	return subscriptionType >= typeMap && subscriptionType <= typeMapUsers
 }
 
+// ofMap reports whether the channel is a map.
+func (sub *Subscription) ofMap() bool {
+	o, _, err := sub.session.node().rules.options(sub.name)
+	return err == nil && isMap(subscriptionType(o))
+}
+
 // fits refuses subscriptions of another type than the channel's.
 func fits(req *wire.SubscribeRequest, o *volute.ChannelOptions, ns string) error {
 	want := subscriptionType(o)
@@ -67,7 +73,7 @@ func fits(req *wire.SubscribeRequest, o *volute.ChannelOptions, ns string) error
 
 // mapKeep is what is kept of a map channel, by its mode.
 func mapKeep(o *volute.MapOptions) volute.MapKeep {
-	keep := volute.MapKeep{KeyTTL: cmp.Or(o.KeyTTL, defaultKeyTTL)}
+	keep := volute.MapKeep{KeyTTL: cmp.Or(o.KeyTTL, defaultKeyTTL), Ordered: o.Ordered}
 	if !streams(o) {
 		return keep
 	}
@@ -216,7 +222,7 @@ func (c *call) statePage(l *load, req *wire.SubscribeRequest) error {
 		l.listens = true
 	}
 	page, err := n.maps.MapState(c.ctx, j.channel, volute.MapQuery{
-		MapKeep: mapKeep(&j.options.Map), Cursor: req.Cursor, Limit: pageSize(&j.options.Map, req.Limit),
+		MapKeep: mapKeep(&j.options.Map), Cursor: req.Cursor, Limit: pageSize(&j.options.Map, req.Limit), Asc: req.Asc,
 	})
 	switch {
 	case err != nil:

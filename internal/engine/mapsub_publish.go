@@ -185,7 +185,7 @@ func (n *Node) MapReadState(ctx context.Context, r volute.MapStateRequest) (volu
 		return volute.MapPage{}, err
 	}
 	page, err := n.maps.MapState(ctx, r.Channel, volute.MapQuery{
-		MapKeep: mapKeep(&o.Map), Cursor: r.Cursor, Key: r.Key, Limit: cmp.Or(r.Limit, o.Map.DefaultPageSize, defaultPageSize),
+		MapKeep: mapKeep(&o.Map), Cursor: r.Cursor, Key: r.Key, Limit: r.Limit, Asc: r.Asc,
 	})
 	if err == nil && r.Revision.Epoch != "" && r.Revision.Epoch != page.Epoch {
 		err = refuse(volute.ErrUnrecoverablePosition, "channel %q: the stream's epoch is %q", r.Channel, page.Epoch)

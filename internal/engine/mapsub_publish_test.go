@@ -105,7 +105,7 @@ func TestMapProxies(t *testing.T) {
 		if ev := asked[0]; ev.Kind != volute.KindMapPublish || ev.Key != "x" || string(ev.Data) != "1" || ev.Channel != "persistent:a" || ev.Client != m.s.ID() {
 			t.Errorf("asked %+v", ev)
 		}
-		page, err := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: "persistent:a"})
+		page, err := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: "persistent:a", Limit: -1})
 		if err != nil || string(page.Entries[0].Data) != `"full"` {
 			t.Errorf("%+v, %v", page, err)
 		}
@@ -175,7 +175,7 @@ func TestMapPresence(t *testing.T) {
 		alice, alice2, bob := open("alice"), open("alice"), open("bob")
 		keys := func(channel string) string {
 			t.Helper()
-			page, err := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: channel})
+			page, err := b.node.MapReadState(t.Context(), volute.MapStateRequest{Channel: channel, Limit: -1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +253,7 @@ func TestMapAPI(t *testing.T) {
 				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.Data = nil }))),
 				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.KeyMode = "maybe" }))),
 				code(n.MapRemove(ctx, volute.MapRemoveRequest{Channel: "persistent:a"})),
-				code(n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:a", Cursor: "?"})),
+				code(n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:a", Cursor: "?", Limit: 3})),
 			},
 			108: {
 				code(n.MapPublish(ctx, with(func(r *volute.MapPublishRequest) { r.Channel = "news:a" }))),
@@ -274,8 +274,12 @@ func TestMapAPI(t *testing.T) {
 			}
 		}
 		b.set("persistent:b", 1, 4, "1")
-		page, err := n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:b"})
-		if err != nil || len(page.Entries) != 3 || page.Cursor == "" || page.Offset != 4 { // the default page size
+		page, err := n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:b", Limit: 3})
+		if err != nil || len(page.Entries) != 3 || page.Cursor == "" || page.Offset != 4 {
+			t.Errorf("%+v, %v", page, err)
+		}
+		page, err = n.MapReadState(ctx, volute.MapStateRequest{Channel: "persistent:b"})
+		if err != nil || len(page.Entries) != 0 || page.Cursor != "" || page.Offset != 4 { // the position only
 			t.Errorf("%+v, %v", page, err)
 		}
 		stream, err := n.MapReadStream(ctx, volute.MapStreamRequest{Channel: "persistent:b", Limit: 2, Reverse: true})

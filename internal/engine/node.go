@@ -74,6 +74,9 @@ func New(c Config, p Parts) (*Node, error) {
 	if n := p.Loops.Len(); n > 64 {
 		return nil, fmt.Errorf("%d event loops are more than 64", n)
 	}
+	if p.Maps != nil {
+		p.Broker = keepApart(p.Broker, p.Maps, rules)
+	}
 	n := &Node{
 		config: c, rules: rules, uid: cmp.Or(c.UID, uuid.NewString()), born: time.Now(), log: p.Logger,
 		broker: p.Broker, presence: p.Presence, router: p.Router, verifier: p.Verifier,

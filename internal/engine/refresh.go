@@ -46,6 +46,14 @@ func (c *call) refresh(req *wire.RefreshRequest) (wire.Result, error) {
 	}
 	granted := credentials{subs: maps.Clone(t.Subs)}
 	granted.addChannels(t.Channels)
+	for channel, o := range granted.subs {
+		if o.TagsFilter == nil {
+			continue
+		}
+		if err := checkFilter(o.TagsFilter); err != nil {
+			return nil, refuse(volute.ErrInternal, "the token's tags filter for channel %q is wrong: %v", channel, err)
+		}
+	}
 	return res, c.do(func() error {
 		var had []string
 		if s.more != nil {
@@ -53,6 +61,14 @@ func (c *call) refresh(req *wire.RefreshRequest) (wire.Result, error) {
 		}
 		if now := slices.Sorted(maps.Keys(granted.subs)); !slices.Equal(now, had) {
 			return refuse(volute.DisconnectInsufficientState, "the new token is for the channels %q, the connection's was for %q", now, had)
+		}
+		for channel, o := range granted.subs {
+			if sub := s.subs.get(channel); sub != nil && sub.has(flagServerSide) && sub.state == subLive {
+				sub.refilter(o.TagsFilter)
+			}
+			if s.state == stateClosed {
+				return ErrClosed
+			}
 		}
 		s.connInfo = t.Info
 		if t.Meta != nil {

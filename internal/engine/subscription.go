@@ -92,8 +92,12 @@ func (sub *Subscription) take(d volute.Delivery) {
 			s.shard.push(s, sub.name, (*wire.Leave)(d.Info))
 		}
 	case volute.DeliverGap:
-		if sub.positioned() {
-			sub.insufficient("deliveries were lost on the way to this node")
+		const why = "deliveries were lost on the way to this node"
+		switch {
+		case sub.positioned():
+			sub.insufficient(why)
+		case sub.ofMap(): // nobody tells again what a key has become
+			sub.reset(why)
 		}
 	case volute.DeliverReset:
 		sub.reset("the channel was cleared")

@@ -17,16 +17,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/volute-io/volute"
-	"github.com/volute-io/volute/app"
 	"github.com/volute-io/volute/server"
 )
 
@@ -47,6 +43,7 @@ type conversation struct {
 	name   string
 	Over   string    `yaml:"over"`
 	App    bool      `yaml:"app"`
+	Holds  string    `yaml:"holds"`
 	Config yaml.Node `yaml:"config"`
 	turns  []turn
 }
@@ -251,31 +248,12 @@ func (k *talk) call(turn *turn) error {
 	return nil
 }
 
-var tokenForm = regexp.MustCompile(`<token((?: \w+=[^ >]+)*)>`)
-
-// fill puts in what placeholders stand for, and tokens.
+// fill puts in what placeholders stand for, and what is signed.
 func (k *talk) fill(text string) string {
-	text = tokenForm.ReplaceAllStringFunc(text, func(form string) string {
-		claims := jwt.MapClaims{}
-		for pair := range strings.FieldsSeq(tokenForm.FindStringSubmatch(form)[1]) {
-			name, value, _ := strings.Cut(pair, "=")
-			if d, err := time.ParseDuration(value); err == nil && (name == "exp" || name == "expire_at") {
-				claims[name] = time.Now().Add(d).Unix()
-			} else {
-				claims[name] = value
-			}
-		}
-		key := "a key of the conversations"
-		if forged := claims["key"]; forged != nil {
-			key = forged.(string)
-			delete(claims, "key")
-		}
-		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(key))
-		if err != nil {
-			k.Fatal(err)
-		}
-		return signed
-	})
+	text, err := sign(text)
+	if err != nil {
+		k.Fatal(err)
+	}
 	for name, value := range k.known {
 		encoded, err := json.Marshal(value)
 		if err != nil {
@@ -429,7 +407,7 @@ func (c *conversation) serve(t *testing.T, w *way) *place {
 		server.Findings(findings),
 	}
 	if c.App {
-		options = append(options, server.App(conversationApp()))
+		options = append(options, server.App(conversationApp(c.Holds)))
 	}
 	s, err := server.New(*cfg, options...)
 	if err != nil {
@@ -464,48 +442,4 @@ func (c *conversation) serve(t *testing.T, w *way) *place {
 		at.grpc = a.String()
 	}
 	return at
-}
-
-// conversationApp answers events of conversations that ask for an application;
-// the README says how.
-func conversationApp() *app.App {
-	a := app.New()
-	a.OnConnect(func(_ context.Context, ev volute.Event) (*volute.ConnectReply, error) {
-		var in struct {
-			User       string
-			Error      uint32
-			Disconnect uint32
-			TTL        int64
-			Channels   []string
-		}
-		if len(ev.Data) > 0 {
-			if err := json.Unmarshal(ev.Data, &in); err != nil {
-				return nil, err
-			}
-		}
-		switch {
-		case in.Error != 0:
-			return nil, &volute.Error{Code: in.Error, Message: "error " + strconv.Itoa(int(in.Error))}
-		case in.Disconnect != 0:
-			return nil, &volute.Disconnect{Code: in.Disconnect, Reason: "disconnect " + strconv.Itoa(int(in.Disconnect))}
-		}
-		r := &volute.ConnectReply{User: in.User, Channels: in.Channels}
-		if in.TTL > 0 {
-			r.ExpireAt = time.Now().Unix() + in.TTL
-		}
-		return r, nil
-	})
-	a.OnRPC("echo", func(_ context.Context, ev volute.Event) (*volute.RPCReply, error) {
-		return &volute.RPCReply{Data: ev.Data}, nil
-	})
-	a.OnRPC("fail", func(context.Context, volute.Event) (*volute.RPCReply, error) {
-		return nil, &volute.Error{Code: 1000, Message: "no"}
-	})
-	a.OnRPC("break", func(context.Context, volute.Event) (*volute.RPCReply, error) {
-		return nil, errors.New("the database is down")
-	})
-	a.OnRPC("kick", func(context.Context, volute.Event) (*volute.RPCReply, error) {
-		return nil, &volute.Disconnect{Code: 4500, Reason: "out"}
-	})
-	return a
 }

@@ -113,6 +113,7 @@ uni_sse: {enabled: true}
 uni_http_stream: {enabled: true}
 uni_grpc: {enabled: true, address: 127.0.0.1}
 client: {token: {hmac_secret_key: a key of the conversations}}
+shared_poll: {hmac_secret_key: a key of the conversations}
 `, w.compressed, w.compressed)
 	if w.secure {
 		cert, key := selfSigned()

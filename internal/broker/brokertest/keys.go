@@ -25,6 +25,8 @@ func RunMap(t *testing.T, open func(t *testing.T) volute.Broker, o Options) {
 	run("Contents", testMapContents)
 	run("Pages", testMapPages)
 	run("PagesWhileChanging", testMapPagesWhileChanging)
+	run("Order", testMapOrder)
+	run("OrderWhileChanging", testMapOrderWhileChanging)
 	run("Ephemeral", testMapEphemeral)
 	run("Suppressed", testMapSuppressed)
 	run("Version", testMapVersion)
@@ -32,6 +34,7 @@ func RunMap(t *testing.T, open func(t *testing.T) volute.Broker, o Options) {
 	run("StreamData", testMapStreamData)
 	run("Clear", testMapClear)
 	run("ContextEnds", testMapContextEnds)
+	run("KeysExpire", testMapKeysExpire)
 	if !o.FakeTime {
 		return
 	}

@@ -259,6 +259,13 @@ func (f *Feed) Known(channel string) (volute.Position, bool) {
 	return volute.Position{}, false
 }
 
+// Listens reports whether the node hears a channel.
+func (f *Feed) Listens(channel string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.channels[channel] != nil
+}
+
 // Note tells that a channel's stream was read at this position: who has read it
 // must get whatever follows.
 func (f *Feed) Note(channel string, at volute.Position) {
@@ -275,6 +282,9 @@ func (f *Feed) arrive(l *listening, d volute.Delivery) {
 	if l.repairing {
 		l.hold(d)
 		return
+	}
+	if d.Kind == volute.DeliverReset {
+		l.known = false // another stream begins
 	}
 	if d.Kind == volute.DeliverPublication && d.Epoch != "" {
 		offset := d.Publication.Offset

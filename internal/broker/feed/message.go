@@ -24,6 +24,7 @@ const (
 	kindKept  = 'h' // publication with one: offset ":" epoch ":" delta ":" length of prev ":" prev offset ":" prev body, then the body
 	kindJoin  = 'j'
 	kindLeave = 'l'
+	kindReset = 'r' // the channel's keys and stream were cleared; no body
 )
 
 // Flags of a body: which of the optional fields follow.
@@ -60,18 +61,40 @@ func AppendBody(b []byte, p *volute.Publication) []byte {
 		b = appendInfo(b, p.Info)
 	}
 	if flags&hasTags != 0 {
-		b = binary.AppendUvarint(b, uint64(len(p.Tags)))
-		for _, k := range slices.Sorted(maps.Keys(p.Tags)) {
-			b = appendText(appendText(b, k), p.Tags[k])
-		}
+		b = AppendTags(b, p.Tags)
 	}
 	if flags&hasState != 0 {
-		b = appendText(b, p.Key)
-		b = binary.AppendVarint(b, p.Score)
-		b = binary.AppendUvarint(b, p.Version)
+		b = appendState(b, p)
 	}
 	return append(b, p.Data...)
 }
+
+// AppendTags appends tags as they stand in a body.
+func AppendTags(b []byte, tags map[string]string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(tags)))
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		b = appendText(appendText(b, k), tags[k])
+	}
+	return b
+}
+
+func appendState(b []byte, p *volute.Publication) []byte {
+	b = appendText(b, p.Key)
+	b = binary.AppendVarint(b, p.Score)
+	return binary.AppendUvarint(b, p.Version)
+}
+
+// SplitRemoval returns the body of a key's removal in two parts. A store that
+// knows the key's tags may put them in between, and add TagsFlag to the second
+// byte, unless the removal has tags of its own.
+func SplitRemoval(p *volute.Publication) (head, tail []byte) {
+	tail = appendState(nil, p)
+	body := AppendBody(nil, p)
+	return body[:len(body)-len(tail)], tail
+}
+
+// TagsFlag is what the second byte of a body has more if there are tags.
+const TagsFlag = hasTags
 
 // ParseBody reads what AppendBody wrote. The result keeps b.
 func ParseBody(b []byte) (*volute.Publication, error) {
@@ -105,7 +128,9 @@ func ParseBody(b []byte) (*volute.Publication, error) {
 	if r.bad {
 		return nil, errGarbage
 	}
-	p.Data = r.b
+	if len(r.b) > 0 {
+		p.Data = r.b
+	}
 	return p, nil
 }
 
@@ -155,6 +180,8 @@ func AppendPlain(b []byte, d *volute.Delivery) []byte {
 		return AppendInfo(append(b, version, kindJoin), d.Info)
 	case volute.DeliverLeave:
 		return AppendInfo(append(b, version, kindLeave), d.Info)
+	case volute.DeliverReset:
+		return append(b, version, kindReset)
 	}
 	return AppendBody(append(b, version, kindPlain), d.Publication)
 }
@@ -196,6 +223,9 @@ func ParseMessage(b []byte) (d volute.Delivery, err error) {
 		return d, err
 	case kindKept:
 		return parseKept(b)
+	case kindReset:
+		d.Kind = volute.DeliverReset
+		return d, nil
 	}
 	return d, fmt.Errorf("%w: kind %q", errGarbage, kind)
 }

@@ -24,6 +24,7 @@ func TestMessages(t *testing.T) {
 			{Kind: volute.DeliverPublication, Publication: p},
 			{Kind: volute.DeliverJoin, Info: &volute.ClientInfo{User: "u", Client: "c"}},
 			{Kind: volute.DeliverLeave, Info: &volute.ClientInfo{ChanInfo: []byte("1")}},
+			{Kind: volute.DeliverReset},
 		} {
 			got, err := feed.ParseMessage(feed.AppendPlain(nil, &d))
 			if err != nil || !same(got, d) {
@@ -81,4 +82,25 @@ func FuzzParseMessage(f *testing.F) {
 			t.Errorf("%+v came back as %+v, %v", d, again, err)
 		}
 	})
+}
+
+// TestSplitRemoval puts a removal together as a store does.
+func TestSplitRemoval(t *testing.T) {
+	for _, p := range []*volute.Publication{
+		{Key: "k", Removed: true, Time: 1 << 40},
+		{Key: "k\x00", Removed: true, Info: &volute.ClientInfo{User: "u", ConnInfo: []byte("1")}},
+	} {
+		head, tail := feed.SplitRemoval(p)
+		got, err := feed.ParseBody(append(append([]byte(nil), head...), tail...))
+		if err != nil || !reflect.DeepEqual(got, p) {
+			t.Errorf("%+v came back as %+v, %v", p, got, err)
+		}
+		head[1] += feed.TagsFlag
+		tagged := *p
+		tagged.Tags = map[string]string{"a": "b", "": "c"}
+		got, err = feed.ParseBody(append(feed.AppendTags(head, tagged.Tags), tail...))
+		if err != nil || !reflect.DeepEqual(got, &tagged) {
+			t.Errorf("%+v came back as %+v, %v", tagged, got, err)
+		}
+	}
 }

@@ -51,7 +51,7 @@ func TestMapSweep(t *testing.T) {
 		}
 		order := count(b, func(s *shard) (n int) {
 			if c := s.channels["one"]; c != nil {
-				n = len(c.stream.keys.order)
+				n = len(c.stream.keys.order.list)
 			}
 			return n
 		})

@@ -1,12 +1,8 @@
 package memory
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"math"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/volute-io/volute"
@@ -17,26 +13,19 @@ const never = time.Duration(math.MaxInt64)
 
 // keys is the state of a map channel.
 type keys struct {
-	byName  map[string]*entry
-	order   []place // in the order the keys were first set
-	removed int     // places whose key is gone
-	born    uint64  // of the latest key
-	keep    volute.MapKeep
-	meta    time.Duration // how long the position outlives the last key
-	oldest  entry         // ring of the entries around it, the one that was set first in front
-}
-
-// place is where a key stands in the order. Cursors name it by born, which no
-// two keys of a channel have in common.
-type place struct {
-	born uint64
-	*entry
+	byName map[string]*entry
+	order  order
+	born   uint64 // of the latest key
+	keep   volute.MapKeep
+	meta   time.Duration // how long the position outlives the last key
+	oldest entry         // ring of the entries around it, the one that was set first in front
 }
 
 // entry is one key of a map channel.
 type entry struct {
 	*volute.Publication
-	at           int  // in order
+	place
+	gone         bool // only its place is left
 	aside        bool // subscribers were told something else than the value
 	version      uint64
 	versionEpoch string
@@ -72,36 +61,36 @@ func (k *keys) touch(e *entry, now time.Duration) {
 	e.prev.next, e.next.prev = e, e
 }
 
-// set returns the entry of a key, made if there was none.
-func (k *keys) set(name string) *entry {
-	e := k.byName[name]
-	if e == nil {
-		e = &entry{at: len(k.order)}
+// set gives a key its value, and a place if it is new or its score has changed.
+func (k *keys) set(p *volute.Publication) *entry {
+	e := k.byName[p.Key]
+	switch {
+	case e == nil:
+		if len(k.byName) == 0 {
+			k.order = order{scored: k.keep.Ordered}
+		}
 		k.born++
-		k.byName[name] = e
-		k.order = append(k.order, place{k.born, e})
+		e = &entry{place: place{k.born, p.Score, p.Key}}
+	case !k.order.scored || e.score == p.Score:
+		e.Publication = p
+		return e
+	default:
+		moved := *e
+		moved.score = p.Score
+		k.remove(e)
+		e = &moved
+		e.prev = nil
 	}
+	e.Publication = p
+	k.byName[p.Key] = e
+	k.order.add(e)
 	return e
 }
 
 func (k *keys) remove(e *entry) {
 	delete(k.byName, e.Key)
 	e.prev.next, e.next.prev = e.next, e.prev
-	k.order[e.at].entry = nil
-	if k.removed++; k.removed <= len(k.order)/2 {
-		return
-	}
-	k.order = slices.DeleteFunc(k.order, func(p place) bool { return p.entry == nil })
-	k.removed = 0
-	for i, p := range k.order {
-		p.at = i
-	}
-}
-
-// after returns the places of the keys that were first set after one.
-func (k *keys) after(born uint64) []place {
-	at, _ := slices.BinarySearchFunc(k.order, born+1, func(p place, born uint64) int { return cmp.Compare(p.born, born) })
-	return k.order[at:]
+	k.order.drop(e)
 }
 
 // MapPublish implements volute.MapBroker.
@@ -203,13 +192,13 @@ func (s *shard) change(t *stream, p *volute.Publication, o volute.MapPublishOpti
 		d.Epoch = t.epoch
 	}
 	if !p.Removed {
-		e := k.set(p.Key)
-		e.Publication, e.aside = &told, o.StreamData != nil
-		if e.aside {
-			value := told
-			value.Data = p.Data
-			e.Publication = &value
+		value := &told
+		if o.StreamData != nil {
+			aside := told
+			aside.Data, value = p.Data, &aside
 		}
+		e := k.set(value)
+		e.aside = value != &told
 		if o.Version > 0 {
 			e.version, e.versionEpoch = o.Version, o.VersionEpoch
 		}
@@ -245,27 +234,8 @@ func (b *Broker) MapState(ctx context.Context, channel string, q volute.MapQuery
 		}
 		return page, nil
 	}
-	left := t.keys.order
-	if q.Cursor != "" {
-		last, err := strconv.ParseUint(q.Cursor, 36, 64)
-		if err != nil {
-			return page, fmt.Errorf("cursor %q is none of this server: %w", q.Cursor, volute.ErrBadRequest)
-		}
-		left = t.keys.after(last)
-	}
-	last := uint64(0)
-	for _, p := range left {
-		if p.entry == nil {
-			continue
-		}
-		if q.Limit >= 0 && len(page.Entries) >= q.Limit {
-			page.Cursor = strconv.FormatUint(last, 36)
-			break
-		}
-		page.Entries = append(page.Entries, p.Publication)
-		last = p.born
-	}
-	return page, nil
+	err := t.keys.order.page(q, &page)
+	return page, err
 }
 
 // MapStats implements volute.MapBroker.

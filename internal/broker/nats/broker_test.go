@@ -84,6 +84,15 @@ func TestRedisHistory(t *testing.T) {
 		c := config(t, s)
 		return node(t, c), node(t, c)
 	}, brokertest.Options{})
+	t.Run("Maps", func(t *testing.T) {
+		brokertest.RunMap(t, func(t *testing.T) volute.Broker { return node(t, config(t, s)) }, brokertest.Options{})
+	})
+	t.Run("MapNodes", func(t *testing.T) {
+		brokertest.RunMapNodes(t, func(t *testing.T) (volute.Broker, volute.Broker) {
+			c := config(t, s)
+			return node(t, c), node(t, c)
+		})
+	})
 	t.Run("Survives", func(t *testing.T) {
 		c := config(t, s)
 		to := node(t, c)

@@ -1,5 +1,5 @@
 // Package redis keeps channels of many nodes in Redis or what is compatible with
-// it: deliveries, history, who is present, and what nodes tell each other.
+// it: deliveries, history, maps, who is present, and what nodes tell each other.
 package redis
 
 import (
@@ -29,7 +29,7 @@ const (
 	repairLimit = 1000
 )
 
-// Broker implements volute.Broker and volute.Presence, and Bus returns the
+// Broker implements volute.Broker, volute.MapBroker and volute.Presence, and Bus returns the
 // volute.Bus. All share one set of connections per shard.
 type Broker struct {
 	cfg    Config
@@ -42,7 +42,7 @@ type Broker struct {
 func New(cfg Config) *Broker {
 	b := &Broker{cfg: cfg}
 	for i := range cfg.Shards {
-		s := &shard{server: cfg.Shards[i], name: cfg.Shards[i].name(), prefix: cfg.Prefix + ":v1:"}
+		s := &shard{server: cfg.Shards[i], name: cfg.Shards[i].name(), prefix: cfg.Prefix + ":v1:", keys: newKeyClock()}
 		s.carrier = s
 		if cfg.Fanout != nil {
 			s.carrier = proven{cfg.Fanout, s}
@@ -92,8 +92,14 @@ func (b *Broker) Run(ctx context.Context, deliver func(channel string, d volute.
 	for i, s := range b.shards {
 		feeds.Go(func() {
 			defer cancel()
-			ended[i] = s.feed.Run(ctx, deliver)
+			ended[i] = s.feed.Run(ctx, func(channel string, d volute.Delivery) {
+				if d.Publication != nil && d.Publication.Key != "" && !d.Publication.Removed {
+					s.keys.heard(channel)
+				}
+				deliver(channel, d)
+			})
 		})
+		feeds.Go(func() { b.expireKeys(ctx, s) })
 	}
 	feeds.Wait()
 	return errors.Join(ended...)
@@ -257,13 +263,26 @@ func (b *Broker) read(ctx context.Context, s *shard, channel string, q volute.Hi
 	if known != nil {
 		args[8], args[9] = known.Epoch, strconv.FormatUint(known.Offset, 10)
 	}
-	r, err := s.exec(ctx, historyScript, []string{s.key(channel, "m"), s.key(channel, "s")}, args)
-	if err != nil {
-		return nil, volute.Position{}, err
-	}
-	list, top, err := readReply(r)
-	if err != nil {
-		return nil, top, s.failure(fmt.Errorf("channel %q: what is kept was not understood: %w", channel, err))
+	var list []*volute.Publication
+	var top volute.Position
+	for range sweeps {
+		r, err := s.exec(ctx, historyScript, s.mapKeys(channel), args)
+		if err != nil {
+			return nil, volute.Position{}, err
+		}
+		var wait int64
+		if list, top, wait, err = readReply(r); err != nil {
+			return nil, top, s.failure(fmt.Errorf("channel %q: what is kept was not understood: %w", channel, err))
+		}
+		if wait != 0 {
+			if wait > 0 {
+				s.lookIn(channel, wait)
+			}
+			break
+		}
+		if _, err := b.sweep(ctx, s, channel); err != nil { // its removals belong to the stream
+			return nil, top, err
+		}
 	}
 	if q.Since != nil && q.Since.Epoch != "" && q.Since.Epoch != top.Epoch {
 		return nil, top, volute.ErrUnrecoverablePosition
@@ -272,41 +291,42 @@ func (b *Broker) read(ctx context.Context, s *shard, channel string, q volute.Hi
 }
 
 // readReply reads what historyScript returns.
-func readReply(r rueidis.RedisResult) (list []*volute.Publication, top volute.Position, err error) {
+func readReply(r rueidis.RedisResult) (list []*volute.Publication, top volute.Position, wait int64, err error) {
 	out, err := r.ToArray()
 	if err != nil {
-		return nil, top, err
+		return nil, top, 0, err
 	}
-	if len(out) != 3 {
-		return nil, top, fmt.Errorf("%d values", len(out))
+	if len(out) != 4 {
+		return nil, top, 0, fmt.Errorf("%d values", len(out))
 	}
 	var err1, err2 error
 	top.Epoch, err1 = out[0].ToString()
 	top.Offset, err2 = out[1].AsUint64()
 	entries, err3 := out[2].ToArray()
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, top, err
+	wait, err4 := out[3].AsInt64()
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, top, 0, err
 	}
 	for _, e := range entries {
 		pair, err := e.ToArray()
 		if err != nil || len(pair) != 2 {
-			return nil, top, errors.Join(errors.New("no entry of a stream"), err)
+			return nil, top, 0, errors.Join(errors.New("no entry of a stream"), err)
 		}
 		id, err1 := pair[0].ToString()
 		fields, err2 := pair[1].AsStrSlice()
 		if err := errors.Join(err1, err2); err != nil || len(fields) != 2 {
-			return nil, top, errors.Join(errors.New("no entry of a stream"), err)
+			return nil, top, 0, errors.Join(errors.New("no entry of a stream"), err)
 		}
 		id, _, _ = strings.Cut(id, "-")
 		offset, err1 := strconv.ParseUint(id, 10, 64)
 		p, err2 := feed.ParseBody(bytesOf(fields[1]))
 		if err := errors.Join(err1, err2); err != nil {
-			return nil, top, err
+			return nil, top, 0, err
 		}
 		p.Offset = offset
 		list = append(list, p)
 	}
-	return list, top, nil
+	return list, top, wait, nil
 }
 
 // span is the range of stream ids that a query asks for; false: there can be none.
@@ -371,7 +391,8 @@ func newEpoch() string {
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 var (
-	_ volute.Broker   = (*Broker)(nil)
-	_ volute.Presence = (*Broker)(nil)
-	_ volute.Bus      = (*feed.Bus)(nil)
+	_ volute.Broker    = (*Broker)(nil)
+	_ volute.MapBroker = (*Broker)(nil)
+	_ volute.Presence  = (*Broker)(nil)
+	_ volute.Bus       = (*feed.Bus)(nil)
 )

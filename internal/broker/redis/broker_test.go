@@ -43,6 +43,15 @@ func suite(t *testing.T, config func(t testing.TB) redis.Config) {
 	t.Run("Presence", func(t *testing.T) {
 		brokertest.RunPresence(t, func(t *testing.T) volute.Presence { return open(t, config(t)) }, brokertest.Options{})
 	})
+	t.Run("Maps", func(t *testing.T) {
+		brokertest.RunMap(t, func(t *testing.T) volute.Broker { return open(t, config(t)) }, brokertest.Options{})
+	})
+	t.Run("MapNodes", func(t *testing.T) {
+		brokertest.RunMapNodes(t, func(t *testing.T) (volute.Broker, volute.Broker) {
+			c := config(t)
+			return open(t, c), open(t, c)
+		})
+	})
 	t.Run("Nodes", func(t *testing.T) {
 		brokertest.RunNodes(t, func(t *testing.T) (volute.Broker, volute.Broker) {
 			c := config(t)

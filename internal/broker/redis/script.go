@@ -4,8 +4,13 @@ import "github.com/redis/rueidis"
 
 // The keys of a channel share a slot of a cluster:
 //
-//	<prefix>:v1:{c<channel>}:m     hash: e epoch, o offset, v version, w version epoch
+//	<prefix>:v1:{c<channel>}:m     hash: e epoch, o offset, v version, w version epoch; while
+//	                               there are keys k what is kept, r "1" by score, b keys ever,
+//	                               n keys, x those that expire
 //	<prefix>:v1:{c<channel>}:s     stream: entry <offset>-0, field d = the body
+//	<prefix>:v1:{c<channel>}:k     hash: key → value, see parseEntry
+//	<prefix>:v1:{c<channel>}:b     sorted set: places of the keys, all with score 0
+//	<prefix>:v1:{c<channel>}:t     sorted set: key by the time at which it expires
 //	<prefix>:v1:{c<channel>}:i:<k> string: the result for idempotency key k
 //	<prefix>:v1:{c<channel>}:p     hash: client → info
 //	<prefix>:v1:{c<channel>}:x     sorted set: client by the time at which it expires
@@ -17,11 +22,11 @@ import "github.com/redis/rueidis"
 // meta begins a script: it finds the stream's epoch and offset, and makes a new
 // stream if there is none, or if it is behind a position that is known to have
 // existed (a failover has lost publications: their offsets must not be given to
-// others in the same epoch).
+// others in the same epoch). It returns them and, if there are keys, what is kept.
 const meta = `
 local meta, stream = KEYS[1], KEYS[2]
 local function position(fresh, known_epoch, known_offset)
-  local m = redis.call('hmget', meta, 'e', 'o')
+  local m = redis.call('hmget', meta, 'e', 'o', 'k')
   local epoch, offset = m[1], tonumber(m[2] or '0')
   if epoch and known_epoch == epoch and offset < tonumber(known_offset) then epoch = false end
   if not epoch then
@@ -29,7 +34,7 @@ local function position(fresh, known_epoch, known_offset)
     redis.call('hset', meta, 'e', epoch, 'o', '0')
     redis.call('del', stream)
   end
-  return epoch, offset
+  return epoch, offset, m[3]
 end
 `
 
@@ -53,13 +58,13 @@ if ARGV[7] ~= '0' then
     return {1, epoch or '', offset or '0'}
   end
 end
-local epoch, offset = '', 0
+local epoch, offset, keyed = '', 0, false
 if size > 0 or ARGV[8] ~= '' then
-  epoch, offset = position(ARGV[6], ARGV[11], ARGV[12])
+  epoch, offset, keyed = position(ARGV[6], ARGV[11], ARGV[12])
   if ARGV[8] ~= '' then
     local v = redis.call('hmget', meta, 'v', 'w')
     if v[1] and (ARGV[9] == '' or ARGV[9] == v[2]) and ARGV[8] <= v[1] then
-      redis.call('pexpire', meta, ARGV[5])
+      if not keyed then redis.call('pexpire', meta, ARGV[5]) end
       if size > 0 then return {1, epoch, string.format('%.0f', offset)} end
       return {1, '', '0'}
     end
@@ -81,7 +86,7 @@ if size > 0 then
 else
   epoch = ''
 end
-if size > 0 or ARGV[8] ~= '' then redis.call('pexpire', meta, ARGV[5]) end
+if (size > 0 or ARGV[8] ~= '') and not keyed then redis.call('pexpire', meta, ARGV[5]) end
 if ARGV[7] ~= '0' then redis.call('set', KEYS[3], at .. ':' .. epoch, 'PX', ARGV[7]) end
 if topic ~= '' then redis.call('publish', topic, message) end
 return {0, epoch, at, prevOffset, prev}
@@ -93,14 +98,22 @@ var passScript = rueidis.NewLuaScript(`return redis.call('publish', ARGV[1], ARG
 
 // historyScript reads a stream and its position.
 //
-// KEYS meta, stream. ARGV 1 fresh epoch · 2 meta TTL ms · 3 "1": shorten a longer
+// KEYS meta, stream, keys, order, expiry. ARGV 1 fresh epoch · 2 meta TTL ms · 3 "1": shorten a longer
 // TTL, too · 4 from · 5 to · 6 limit, 0 = position only, -1 = all · 7 "1" = newest
 // first · 8 the epoch asked for, "" = any · 9, 10 known epoch and offset.
 //
-// Returns epoch, offset, entries; no entries if the epoch is another.
+// Returns epoch, offset, entries, ms until a key expires or -1; no entries if the
+// epoch is another. The position of a channel with keys lives as long as they do.
 var historyScript = rueidis.NewLuaScript(meta + `
-local epoch, offset = position(ARGV[1], ARGV[9], ARGV[10])
-if ARGV[3] == '1' or redis.call('pttl', meta) < tonumber(ARGV[2]) then redis.call('pexpire', meta, ARGV[2]) end
+local epoch, offset, keyed = position(ARGV[1], ARGV[9], ARGV[10])
+local wait = -1
+if keyed then
+  local first = redis.call('zrange', KEYS[5], 0, 0, 'WITHSCORES')[2]
+  local t = redis.call('time')
+  if first then wait = math.max(0, first - t[1] * 1000 - math.floor(t[2] / 1000)) end
+elseif ARGV[3] == '1' or redis.call('pttl', meta) < tonumber(ARGV[2]) then
+  redis.call('pexpire', meta, ARGV[2])
+end
 local at, entries = string.format('%.0f', offset), {}
 if ARGV[6] ~= '0' and (ARGV[8] == '' or ARGV[8] == epoch) then
   local command = 'xrange'
@@ -111,7 +124,7 @@ if ARGV[6] ~= '0' and (ARGV[8] == '' or ARGV[8] == epoch) then
     entries = redis.call(command, stream, ARGV[4], ARGV[5], 'COUNT', ARGV[6])
   end
 end
-return {epoch, at, entries}
+return {epoch, at, entries, wait}
 `)
 
 // occupancy begins the scripts of presence. sweep removes who has expired, at most

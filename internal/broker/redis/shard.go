@@ -25,6 +25,7 @@ type shard struct {
 	prefix  string // "<prefix>:v1:"
 	feed    *feed.Feed
 	carrier feed.Carrier // of deliveries: the shard itself, or something else
+	keys    *keyClock    // when keys of map channels expire
 
 	mu       sync.Mutex
 	client   rueidis.Client // nil until the server was reached
