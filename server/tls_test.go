@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -23,6 +24,7 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
 
 	"github.com/volute-io/volute/internal/config"
 )
@@ -255,4 +257,29 @@ func TestH2C(t *testing.T) {
 		t.Errorf("%s %q", res.Proto, body)
 	}
 	converse(t, s, `{"id":1,"connect":{}}`, 1) // WebSocket is still there
+
+	// So it is on a stream of HTTP/2.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	in, out := io.Pipe()
+	defer out.Close()
+	r, err := http.NewRequestWithContext(ctx, http.MethodConnect, "http://"+s.Addr("http").String()+"/connection/websocket", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header[":protocol"], r.Header["Sec-Websocket-Version"] = []string{"websocket"}, []string{"13"}
+	dialer := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+	defer dialer.CloseIdleConnections()
+	if res, err = dialer.RoundTrip(r); err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewTextFrame([]byte(`{"id":1,"connect":{}}`)))); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := ws.ReadFrame(res.Body); err != nil || !bytes.HasPrefix(f.Payload, []byte(`{"id":1,"connect":{"client":"`)) {
+		t.Errorf("%s: %q, %v", res.Status, f.Payload, err)
+	}
 }

@@ -153,6 +153,9 @@ func (w *web) serve(ctx, grace context.Context) error {
 		s.Protocols.SetHTTP1(true)
 		s.Protocols.SetUnencryptedHTTP2(true)
 	}
+	if err := transport.ConfigureHTTP2(s); err != nil {
+		return fmt.Errorf("%s: %w", w.key, err)
+	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)

@@ -39,7 +39,7 @@ func serveWebTransport(t *testing.T, cfg WebTransportConfig, n *node) *quicServe
 	q := &quicServer{client: secure.Client().Transport.(*http.Transport).TLSClientConfig.Clone()}
 	q.client.NextProtos = []string{http3.NextProtoH3}
 	wt := &webtransport.Server{H3: &http3.Server{TLSConfig: http3.ConfigureTLSConfig(secure.TLS)}, CheckOrigin: func(*http.Request) bool { return true }}
-	q.server = serveWith(t, false, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	q.server = serveWith(t, native, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
 		if cfg.CloseTimeout == 0 {
 			cfg.CloseTimeout = time.Minute

@@ -19,7 +19,9 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsflate"
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 	"github.com/quic-go/webtransport-go"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
@@ -185,6 +187,71 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 	if w.compressed != (len(hs.Extensions) == 1) || w.protobuf != (hs.Protocol == "centrifuge-protobuf") {
 		return nil, fmt.Errorf("negotiated %+v", hs)
 	}
+	in := io.Reader(conn)
+	if buffered != nil {
+		in = io.MultiReader(buffered, conn)
+	}
+	return w.overFrames(ctx, in, conn, first)
+}
+
+// openStream opens a WebSocket connection on a stream of HTTP/2 or HTTP/3.
+func (w *way) openStream(ctx context.Context, at *place, first []byte) (*link, error) {
+	// Neither a request nor a connection outlives the link.
+	ctx, cancel := context.WithCancel(ctx)
+	insecure := &tls.Config{InsecureSkipVerify: true}
+	body, sink := io.Pipe()
+	r, err := http.NewRequestWithContext(ctx, http.MethodConnect, at.http+"/connection/websocket", body)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	if w.protobuf {
+		r.Header.Set("Sec-WebSocket-Protocol", "centrifuge-protobuf")
+	}
+	if w.compressed {
+		r.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover; server_no_context_takeover")
+	}
+	var client http.RoundTripper
+	stop := func() {}
+	if w.version == 3 {
+		h3 := &http3.Transport{TLSClientConfig: insecure}
+		client, stop, r.Proto = h3, func() { h3.Close() }, "websocket"
+	} else {
+		h2 := &http2.Transport{TLSClientConfig: insecure}
+		client, stop, r.Header[":protocol"] = h2, h2.CloseIdleConnections, []string{"websocket"}
+	}
+	res, err := client.RoundTrip(r)
+	if err == nil && (res.StatusCode != http.StatusOK || w.compressed != (res.Header.Get("Sec-WebSocket-Extensions") != "") ||
+		w.protobuf != (res.Header.Get("Sec-WebSocket-Protocol") == "centrifuge-protobuf")) {
+		err = fmt.Errorf("%s, %v", res.Status, res.Header)
+	}
+	if err != nil {
+		cancel()
+		stop()
+		return nil, err
+	}
+	return w.overFrames(ctx, res.Body, &halves{WriteCloser: sink, close: func() {
+		cancel()
+		res.Body.Close()
+		stop()
+	}}, first)
+}
+
+// halves is what a client writes to, which ends with more than that.
+type halves struct {
+	io.WriteCloser
+	close func()
+	once  sync.Once
+}
+
+func (h *halves) Close() error {
+	h.once.Do(h.close)
+	return h.WriteCloser.Close()
+}
+
+// overFrames talks by WebSocket frames, once a connection is open.
+func (w *way) overFrames(ctx context.Context, in io.Reader, out io.WriteCloser, first []byte) (*link, error) {
 	op := ws.OpText
 	if w.protobuf {
 		op = ws.OpBinary
@@ -193,10 +260,10 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 	write := func(f ws.Frame) error {
 		writing.Lock()
 		defer writing.Unlock()
-		return ws.WriteFrame(conn, ws.MaskFrame(f))
+		return ws.WriteFrame(out, ws.MaskFrame(f))
 	}
-	l := &link{hang: func() { conn.Close() }}
-	l.say = func(_ context.Context, message []byte) error {
+	l := &link{hang: func() { out.Close() }}
+	l.say = func(_ context.Context, message []byte) (err error) {
 		f := ws.NewFrame(op, true, message)
 		if w.compressed {
 			if f, err = wsflate.CompressFrame(f); err != nil {
@@ -204,10 +271,6 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 			}
 		}
 		return write(f)
-	}
-	in := io.Reader(conn)
-	if buffered != nil {
-		in = io.MultiReader(buffered, conn)
 	}
 	stream, sink := io.Pipe()
 	end := ""
@@ -222,7 +285,7 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 			return write(ws.NewPongFrame(f.Payload))
 		})
 		sink.CloseWithError(err)
-		conn.Close()
+		out.Close()
 	}()
 	w.listen(l, stream, func() string { return end })
 	return l, l.say(ctx, first)
