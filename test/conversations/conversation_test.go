@@ -259,8 +259,11 @@ func (k *talk) fill(text string) string {
 		claims := jwt.MapClaims{}
 		for pair := range strings.FieldsSeq(tokenForm.FindStringSubmatch(form)[1]) {
 			name, value, _ := strings.Cut(pair, "=")
-			if d, err := time.ParseDuration(value); err == nil && (name == "exp" || name == "expire_at") {
+			list, isList := strings.CutPrefix(value, "[")
+			if d, err := time.ParseDuration(value); err == nil && slices.Contains([]string{"exp", "expire_at", "nbf"}, name) {
 				claims[name] = time.Now().Add(d).Unix()
+			} else if isList {
+				claims[name] = strings.Split(strings.TrimSuffix(list, "]"), ",")
 			} else {
 				claims[name] = value
 			}
