@@ -119,6 +119,9 @@ async function inPage(format, run, argument) {
   }
 }
 
+// heard is what conversation comes to, over whichever transport.
+const heard = { text: 600, n: 1, users: ['alice'], deltas: 2, history: [3, 2], key: 'a' };
+
 // conversation runs in the page.
 async function conversation({ transport, endpoint, emulationEndpoint, token, format, channel, first }) {
   if (first) await fetch(first, { mode: 'no-cors', credentials: 'include' });
@@ -138,8 +141,32 @@ async function conversation({ transport, endpoint, emulationEndpoint, token, for
   await within(sub.publish(encode({ text: 'grüße '.repeat(100) })));
   const publication = await within(heard);
   const answer = await within(client.rpc('echo', encode({ n: 1 })));
+  const { clients } = await within(sub.presence());
+
+  // A stream with deltas, read again; a map.
+  const diff = client.newSubscription(channel.replace('room:', 'diff:'), { delta: 'fossil' });
+  const diffed = next(diff, 'subscribed');
+  diff.subscribe();
+  await within(diffed);
+  for (const n of [1, 2, 3]) {
+    const told = next(diff, 'publication');
+    await within(diff.publish(encode({ text: 'this stays as it is, '.repeat(20), n })));
+    if (decode((await within(told)).data).n !== n) throw new Error('another publication');
+  }
+  const { publications } = await within(diff.history({ limit: 2, reverse: true }));
+  const board = client.newMapSubscription(channel.replace('room:', 'board:'));
+  const synced = next(board, 'sync');
+  board.subscribe();
+  await within(synced);
+  const updated = next(board, 'update');
+  await within(board.publish('a', encode(1)));
+  const { key } = await within(updated);
   client.disconnect();
-  return { transport: hello.transport, text: decode(publication.data).text.length, n: decode(answer.data).data.n };
+  return {
+    transport: hello.transport, text: decode(publication.data).text.length, n: decode(answer.data).data.n,
+    users: Object.values(clients).map(({ user }) => user), deltas: diff.deltaStats().numDeltaPayloads,
+    history: publications.map(({ data }) => decode(data).n), key,
+  };
 }
 
 for (const [transport, formats, server] of [
@@ -159,7 +186,7 @@ for (const [transport, formats, server] of [
         token: token({ sub: 'alice' }),
         channel: `room:browser-${transport}-${format}`,
       });
-      assert.deepEqual(got, { transport, text: 600, n: 1 });
+      assert.deepEqual(got, { transport, ...heard });
     });
   }
 }
@@ -176,7 +203,7 @@ for (const format of ['json', 'protobuf']) {
       token: token({ sub: 'alice' }),
       channel: `room:browser-http2-${format}`,
     });
-    assert.deepEqual(got, { transport: 'websocket', text: 600, n: 1 });
+    assert.deepEqual(got, { transport: 'websocket', ...heard });
     assert.deepEqual(handshakes.map(({ status }) => status), [200]);
   });
 }
