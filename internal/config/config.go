@@ -155,7 +155,7 @@ type WebSocketOptions struct {
 	ReadBufferSize     int           `key:"read_buffer_size" doc:"Accepted for compatibility: buffers belong to the event loops."`
 	UseWriteBufferPool bool          `key:"use_write_buffer_pool" doc:"Accepted for compatibility."`
 	WriteBufferSize    int           `key:"write_buffer_size" doc:"Accepted for compatibility."`
-	WriteTimeout       time.Duration `key:"write_timeout" default:"1s" doc:"Longest time one write may take."`
+	WriteTimeout       time.Duration `key:"write_timeout" default:"1s" doc:"Accepted for compatibility: what cannot be sent waits, and client.queue_max_size bounds that."`
 	MessageSizeLimit   int           `key:"message_size_limit" default:"65536" doc:"Largest message from a client in bytes; larger ones close the connection with 1009."`
 }
 

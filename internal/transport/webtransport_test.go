@@ -44,6 +44,9 @@ func serveWebTransport(t *testing.T, cfg WebTransportConfig, n *node) *quicServe
 		if cfg.CloseTimeout == 0 {
 			cfg.CloseTimeout = time.Minute
 		}
+		if cfg.StreamTimeout == 0 {
+			cfg.StreamTimeout = time.Minute
+		}
 		wt.H3.Handler = NewWebTransport(cfg, wt, n, loops)
 		return wt.H3.Handler
 	})
@@ -211,6 +214,20 @@ func TestWebTransportRefuses(t *testing.T) {
 		t.Fatalf("%v, %v", res, err)
 	}
 	res.Body.Close()
+}
+
+// TestWebTransportWithoutStream is a client that opens a session and no stream.
+func TestWebTransportWithoutStream(t *testing.T) {
+	q := serveWebTransport(t, WebTransportConfig{StreamTimeout: 10 * time.Millisecond}, nil)
+	client, _, err := q.dial(t, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.AcceptStream(t.Context())
+	var end *webtransport.SessionError
+	if !errors.As(err, &end) || uint32(end.ErrorCode) != volute.DisconnectStale.Code {
+		t.Errorf("the session ended with %v", err)
+	}
 }
 
 func TestWebTransportClientDoesNotRead(t *testing.T) {
