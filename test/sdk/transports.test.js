@@ -146,7 +146,7 @@ for (const way of ways) {
         assert.equal((await removed).key, 'a');
       });
 
-      test('history, presence and the client\'s own data', async () => {
+      test('history, presence, own data and headers', async () => {
         const c = await connected('alice');
         const sub = await subscribed(c, log('read'));
         for (const n of [1, 2, 3]) await sub.publish(encode({ n }));
