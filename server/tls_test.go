@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,7 +23,6 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/net/http2"
 
 	"github.com/volute-io/volute/internal/config"
 )
@@ -263,70 +261,7 @@ func TestH2C(t *testing.T) {
 	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewTextFrame([]byte(`{"id":1,"connect":{}}`)))); err != nil {
 		t.Fatal(err)
 	}
-	if f, err := ws.ReadFrame(in); err != nil || !bytes.HasPrefix(f.Payload, []byte(`{"id":1,"connect":{"client":"`)) {
-		t.Errorf("%q, %v", f.Payload, err)
-	}
-}
-
-// overHTTP2 opens a WebSocket connection on a stream of HTTP/2 without TLS.
-func overHTTP2(t *testing.T, s *Server) (in io.Reader, out io.Writer) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	body, sink := io.Pipe()
-	r, err := http.NewRequestWithContext(ctx, http.MethodConnect, "http://"+s.Addr("http").String()+"/connection/websocket", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header[":protocol"], r.Header["Sec-Websocket-Version"] = []string{"websocket"}, []string{"13"}
-	dialer := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, address)
-	}}
-	res, err := dialer.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		sink.Close()
-		res.Body.Close()
-		dialer.CloseIdleConnections()
-	})
-	return res.Body, sink
-}
-
-// TestStreamsEndWithTheServer: clients on streams of HTTP/2 are told that the
-// server stops, and it waits for them.
-func TestStreamsEndWithTheServer(t *testing.T) {
-	cfg := open()
-	cfg.HTTPServer.Address, cfg.HTTPServer.Port = "127.0.0.1", 0
-	cfg.HTTPServer.InternalPort, cfg.HTTPServer.H2CExternal = freePort(t), true
-	s, err := New(cfg, Logger(quiet))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	<-s.Ready()
-	in, out := overHTTP2(t, s)
-	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewTextFrame([]byte(`{"id":1,"connect":{}}`)))); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ws.ReadFrame(in); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	f, err := ws.ReadFrame(in)
-	if code, reason := ws.ParseCloseFrameData(f.Payload); err != nil || code != 3001 || reason != "shutdown" {
-		t.Errorf("told %d %q, %v", code, reason, err)
-	}
-	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewCloseFrame(f.Payload))); err != nil {
-		t.Error(err)
-	}
-	if _, err := ws.ReadFrame(in); err != io.EOF {
-		t.Errorf("the stream ended with %v", err)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
+	if payload, err := readFrame(in); err != nil || !bytes.HasPrefix(payload, []byte(`{"id":1,"connect":{"client":"`)) {
+		t.Errorf("%q, %v", payload, err)
 	}
 }

@@ -1,5 +1,7 @@
 package transport
 
+//lint:file-ignore SA1019 the server of net/http has no handle for extended CONNECT but the environment
+
 import (
 	"net/http"
 	_ "unsafe" // for go:linkname

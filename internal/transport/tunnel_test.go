@@ -1,5 +1,7 @@
 package transport
 
+//lint:file-ignore SA1019 the client of net/http refuses the header :protocol
+
 import (
 	"bufio"
 	"context"
