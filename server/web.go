@@ -131,10 +131,27 @@ func limitTime(next http.Handler) http.Handler {
 
 // listen opens the port, and that of HTTP/3 beside it.
 func (w *web) listen(ctx context.Context, ls *listeners) (err error) {
-	if w.listener, err = ls.tcp(ctx, w.name, w.key, w.address); err != nil || w.quic == nil {
+	w.listener, err = ls.add(w.name, w.key, func() (net.Listener, error) { return w.open(ctx) })
+	if err != nil || w.quic == nil || w.quic.packets != nil {
 		return err
 	}
 	return w.quic.listen(ctx, w.listener.Addr().String())
+}
+
+// portTries is how many ports are looked at where any will do.
+const portTries = 10
+
+// open listens on the port. Where any will do it is one that HTTP/3 can have, too.
+func (w *web) open(ctx context.Context) (net.Listener, error) {
+	var lc net.ListenConfig
+	for range portTries {
+		l, err := lc.Listen(ctx, "tcp", w.address)
+		if err != nil || w.quic == nil || !strings.HasSuffix(w.address, ":0") || w.quic.listen(ctx, l.Addr().String()) == nil {
+			return l, err
+		}
+		l.Close()
+	}
+	return nil, errors.New("no port was free for both TCP and UDP")
 }
 
 // serve answers requests until ctx ends, then lets those in hand finish.
