@@ -54,28 +54,29 @@ func (t *tunnel) wait() { <-t.closed }
 
 // Read implements net.Conn.
 func (t *tunnel) Read(p []byte) (int, error) {
-	select {
-	case t.reading <- struct{}{}:
-	case <-t.closed:
-		return 0, net.ErrClosed
-	}
-	defer func() { <-t.reading }()
-	return t.body.Read(p)
+	return t.use(t.reading, func() (int, error) { return t.body.Read(p) })
 }
 
 // Write implements net.Conn.
 func (t *tunnel) Write(p []byte) (int, error) {
+	return t.use(t.writing, func() (int, error) {
+		n, err := t.writer.Write(p)
+		if err != nil {
+			return n, err
+		}
+		return n, t.control.Flush()
+	})
+}
+
+// use runs f unless the tunnel is closed, which Close does not do meanwhile.
+func (t *tunnel) use(direction chan struct{}, f func() (int, error)) (int, error) {
 	select {
-	case t.writing <- struct{}{}:
+	case direction <- struct{}{}:
 	case <-t.closed:
 		return 0, net.ErrClosed
 	}
-	defer func() { <-t.writing }()
-	n, err := t.writer.Write(p)
-	if err == nil {
-		err = t.control.Flush()
-	}
-	return n, err
+	defer func() { <-direction }()
+	return f()
 }
 
 // Close implements net.Conn. The request may return only when nobody uses its

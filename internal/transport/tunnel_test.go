@@ -129,27 +129,29 @@ func (s *server) dialStream(t testing.TB, uri, header string, first []byte) (*cl
 	return c, <-s.sessions, res
 }
 
+// picky does not let everybody in.
+var picky = Admission{
+	CheckOrigin: func(r *http.Request) error {
+		if r.Header.Get("Origin") == "https://evil" {
+			return errors.New("evil")
+		}
+		return nil
+	},
+	Admit: func(r *http.Request) error {
+		if r.Header.Get("X-Full") != "" {
+			return errors.New("full")
+		}
+		return nil
+	},
+}
+
 // TestRefusedStreams is TestRefusedUpgrades for streams.
 func TestRefusedStreams(t *testing.T) {
-	cfg := WebSocketConfig{Admission: Admission{
-		CheckOrigin: func(r *http.Request) error {
-			if r.Header.Get("Origin") == "https://evil" {
-				return errors.New("not in the list")
-			}
-			return nil
-		},
-		Admit: func(r *http.Request) error {
-			if r.Header.Get("X-Full") != "" {
-				return errors.New("connection_limit allows no more")
-			}
-			return nil
-		},
-	}}
 	for _, d := range drivers {
 		if d.version == 0 {
 			continue
 		}
-		s := serve(t, d, cfg, nil)
+		s := serve(t, d, WebSocketConfig{Admission: picky}, nil)
 		for header, status := range map[string]int{
 			"Origin: https://good\r\n":      200,
 			"Origin: https://evil\r\n":      403,

@@ -101,7 +101,7 @@ func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		socket.opening.first = []byte(query.Get("cf_connect"))
 	}
 	if key == "" {
-		e.overStream(w, r, [2]string{protocol, extension}, socket)
+		e.tunnel(w, r, [2]string{protocol, extension}, socket)
 		return
 	}
 	socket.opening.response = response(key, protocol, extension)
@@ -117,9 +117,9 @@ func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// overStream makes a connection of the request's own stream, and returns when
+// tunnel makes a connection of the request's own stream, and returns when
 // it has ended.
-func (e *webSocketEndpoint) overStream(w http.ResponseWriter, r *http.Request, chosen [2]string, socket *webSocket) {
+func (e *webSocketEndpoint) tunnel(w http.ResponseWriter, r *http.Request, chosen [2]string, socket *webSocket) {
 	for i, name := range negotiated {
 		if chosen[i] != "" {
 			w.Header().Set(name, chosen[i])

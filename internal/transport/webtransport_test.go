@@ -188,20 +188,7 @@ func TestWebTransportClientLeaves(t *testing.T) {
 }
 
 func TestWebTransportRefuses(t *testing.T) {
-	q := serveWebTransport(t, WebTransportConfig{Admission: Admission{
-		CheckOrigin: func(r *http.Request) error {
-			if r.Header.Get("Origin") == "https://evil" {
-				return errors.New("evil")
-			}
-			return nil
-		},
-		Admit: func(r *http.Request) error {
-			if r.Header.Get("X-Full") != "" {
-				return errors.New("full")
-			}
-			return nil
-		},
-	}}, nil)
+	q := serveWebTransport(t, WebTransportConfig{Admission: picky}, nil)
 	for header, status := range map[string]int{"Origin": 403, "X-Full": 503} {
 		_, res, err := q.dial(t, "", http.Header{header: {"https://evil"}})
 		if err == nil || res == nil || res.StatusCode != status {
