@@ -27,7 +27,7 @@ func (r *realtime) transports(on *web) error {
 	admission := transport.Admission{
 		CheckOrigin: checkOrigin, Admit: r.gate.admit,
 		Headers: wanted(r.routes.headers), UserIDHeader: cfg.Client.UserIDHTTPHeader,
-		Logger: r.log,
+		Dev: r.server.options.dev, Logger: r.log,
 	}
 	node := opener{r.node}
 	webSocket := func(c *config.WebSocketOptions, inflated int) transport.WebSocketConfig {
