@@ -13,6 +13,8 @@ import (
 
 	"github.com/gobwas/ws"
 	"golang.org/x/net/http2"
+
+	"github.com/volute-io/volute/internal/config"
 )
 
 // overHTTP2 opens a WebSocket connection on a stream of HTTP/2 without TLS.
@@ -39,6 +41,36 @@ func overHTTP2(t *testing.T, s *Server) (in io.Reader, out io.Writer) {
 		dialer.CloseIdleConnections()
 	})
 	return res.Body, sink
+}
+
+// TestNoStreams: HTTP/2 goes on without WebSocket connections on it.
+func TestNoStreams(t *testing.T) {
+	cert, key, believer := certified(t)
+	for _, disabled := range []bool{false, true} {
+		cfg := open()
+		cfg.Init.Enabled, cfg.HTTPServer.DisableWebSocketStreams = true, disabled
+		cfg.HTTPServer.TLS.Enabled, cfg.HTTPServer.TLS.CertPEM, cfg.HTTPServer.TLS.KeyPEM = true, config.PEM(cert), config.PEM(key)
+		s := run(t, cfg)
+		client := &http2.Transport{TLSClientConfig: believer}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, "https://"+s.Addr("http").String()+"/connection/websocket", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header[":protocol"], r.Header["Sec-Websocket-Version"] = []string{"websocket"}, []string{"13"}
+		if res, err := client.RoundTrip(r); (err != nil) != disabled {
+			t.Errorf("disabled %v: %v, %v", disabled, res, err)
+		}
+		r, err = http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.Addr("http").String()+"/connection/init", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := client.RoundTrip(r)
+		if err != nil || res.StatusCode != http.StatusOK || res.ProtoMajor != 2 {
+			t.Fatalf("disabled %v: %v, %v", disabled, res, err)
+		}
+		res.Body.Close()
+		client.CloseIdleConnections()
+	}
 }
 
 // readFrame reads the payload of a frame.

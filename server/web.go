@@ -32,6 +32,7 @@ type web struct {
 	address   string
 	tls       *tls.Config
 	h2c       bool      // HTTP/2 without TLS, too
+	streams   bool      // of HTTP/2 may be WebSocket connections
 	quic      *quicPort // nil: no HTTP/3
 	mux       *http.ServeMux
 	loops     *loop.Group // nil: no clients come here
@@ -44,6 +45,7 @@ func (r *realtime) buildWeb() error {
 	cfg := r.server.cfg
 	h := &cfg.HTTPServer
 	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), loops: r.loops, log: r.log}
+	external.streams = !h.DisableWebSocketStreams
 	t, challenges, err := externalTLS(h)
 	if err != nil {
 		return err
@@ -170,8 +172,10 @@ func (w *web) serve(ctx, grace context.Context) error {
 		s.Protocols.SetHTTP1(true)
 		s.Protocols.SetUnencryptedHTTP2(true)
 	}
-	if err := transport.ConfigureHTTP2(s); err != nil {
-		return fmt.Errorf("%s: %w", w.key, err)
+	if w.streams {
+		if err := transport.ConfigureHTTP2(s); err != nil {
+			return fmt.Errorf("%s: %w", w.key, err)
+		}
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -92,6 +92,8 @@ type HTTPServer struct {
 	TLSAutocert     TLSAutocert  `key:"tls_autocert"`
 	HTTP3           EnabledBlock `key:"http3"`
 	H2CExternal     bool         `key:"h2c_external" doc:"HTTP/2 without TLS on the external port; needs a separate internal_port."`
+
+	DisableWebSocketStreams bool `key:"disable_websocket_streams" doc:"Do not tell clients of HTTP/2 that WebSocket connections may be streams of it: each has a connection of its own then, which costs less memory."`
 }
 
 // EnabledBlock is a feature with a switch and nothing else.
