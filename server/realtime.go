@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	refreshRetry = time.Minute      // prolongation after a refresh that nobody answered
-	closeTimeout = 5 * time.Second  // for a client to answer a close frame
-	maxAPIBody   = 64 << 20         // bytes of one request to the HTTP API
-	apiTime      = 30 * time.Second // for one request to the HTTP API to arrive and be answered
+	refreshRetry  = time.Minute      // prolongation after a refresh that nobody answered
+	closeTimeout  = 5 * time.Second  // for a client to answer a close frame
+	streamTimeout = 10 * time.Second // for a client of WebTransport to open its stream
+	maxAPIBody    = 64 << 20         // bytes of one request to the HTTP API
+	apiTime       = 30 * time.Second // for one request to the HTTP API to arrive and be answered
 )
 
 // realtime is the half that holds the clients' connections, and the API on them.

@@ -58,7 +58,9 @@ func Intercept(list ...volute.Interceptor) Option {
 }
 
 // Handle serves more pages on the clients' port. The pattern is one of
-// http.ServeMux.
+// http.ServeMux. A handler of WebSocket connections must know those over HTTP/2
+// (RFC 8441), too: with TLS, browsers are told that this port takes them, unless
+// http_server.disable_websocket_streams is on.
 func Handle(pattern string, h http.Handler) Option {
 	return func(o *options) { o.pages = append(o.pages, page{pattern, h}) }
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -255,6 +256,29 @@ func TestGate(t *testing.T) {
 	for i := range 4 {
 		if err := g.admit(nil); (err != nil) != (i == 3) {
 			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+}
+
+// TestUserHeader lets a reverse proxy say who the user is.
+func TestUserHeader(t *testing.T) {
+	cfg := Default()
+	cfg.HTTPStream.Enabled, cfg.Client.UserIDHTTPHeader, cfg.Client.SubscribeToUserPersonalChannel.Enabled = true, "X-User", true
+	s := run(t, cfg)
+	for user, want := range map[string]string{"alice": `"subs":{"#alice":{}}`, "": `"disconnect":{"code":3501`} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.Addr("http").String()+"/connection/http_stream", strings.NewReader(`{"id":1,"connect":{}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-User", user)
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(res.Body).ReadString('\n')
+		res.Body.Close()
+		if err != nil || !strings.Contains(line, want) {
+			t.Errorf("user %q is answered %q, %v; want %s", user, line, err, want)
 		}
 	}
 }

@@ -255,4 +255,13 @@ func TestH2C(t *testing.T) {
 		t.Errorf("%s %q", res.Proto, body)
 	}
 	converse(t, s, `{"id":1,"connect":{}}`, 1) // WebSocket is still there
+
+	// So it is on a stream of HTTP/2.
+	in, out := overHTTP2(t, s)
+	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewTextFrame([]byte(`{"id":1,"connect":{}}`)))); err != nil {
+		t.Fatal(err)
+	}
+	if payload, err := readFrame(in); err != nil || !bytes.HasPrefix(payload, []byte(`{"id":1,"connect":{"client":"`)) {
+		t.Errorf("%q, %v", payload, err)
+	}
 }

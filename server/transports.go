@@ -27,7 +27,7 @@ func (r *realtime) transports(on *web) error {
 	admission := transport.Admission{
 		CheckOrigin: checkOrigin, Admit: r.gate.admit,
 		Headers: wanted(r.routes.headers), UserIDHeader: cfg.Client.UserIDHTTPHeader,
-		Logger: r.log,
+		Dev: r.server.options.dev, Logger: r.log,
 	}
 	node := opener{r.node}
 	webSocket := func(c *config.WebSocketOptions, inflated int) transport.WebSocketConfig {
@@ -96,7 +96,7 @@ func (r *realtime) transports(on *web) error {
 			return errors.New("webtransport.enabled: needs HTTP/3; set http_server.http3.enabled: true")
 		}
 		mux.Handle(path(c.HandlerPrefix), transport.NewWebTransport(transport.WebTransportConfig{
-			Admission: admission, MessageSizeLimit: c.MessageSizeLimit, CloseTimeout: closeTimeout,
+			Admission: admission, MessageSizeLimit: c.MessageSizeLimit, StreamTimeout: streamTimeout, CloseTimeout: closeTimeout,
 		}, on.quic.webTransport, node, r.loops))
 	}
 	if cfg.Init.Enabled {

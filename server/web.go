@@ -32,6 +32,7 @@ type web struct {
 	address   string
 	tls       *tls.Config
 	h2c       bool      // HTTP/2 without TLS, too
+	streams   bool      // of HTTP/2 may be WebSocket connections
 	quic      *quicPort // nil: no HTTP/3
 	mux       *http.ServeMux
 	loops     *loop.Group // nil: no clients come here
@@ -44,6 +45,7 @@ func (r *realtime) buildWeb() error {
 	cfg := r.server.cfg
 	h := &cfg.HTTPServer
 	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), loops: r.loops, log: r.log}
+	external.streams = !h.DisableWebSocketStreams
 	t, challenges, err := externalTLS(h)
 	if err != nil {
 		return err
@@ -131,10 +133,27 @@ func limitTime(next http.Handler) http.Handler {
 
 // listen opens the port, and that of HTTP/3 beside it.
 func (w *web) listen(ctx context.Context, ls *listeners) (err error) {
-	if w.listener, err = ls.tcp(ctx, w.name, w.key, w.address); err != nil || w.quic == nil {
+	w.listener, err = ls.add(w.name, w.key, func() (net.Listener, error) { return w.open(ctx) })
+	if err != nil || w.quic == nil || w.quic.packets != nil {
 		return err
 	}
 	return w.quic.listen(ctx, w.listener.Addr().String())
+}
+
+// portTries is how many ports are looked at where any will do.
+const portTries = 10
+
+// open listens on the port. Where any will do it is one that HTTP/3 can have, too.
+func (w *web) open(ctx context.Context) (net.Listener, error) {
+	var lc net.ListenConfig
+	for range portTries {
+		l, err := lc.Listen(ctx, "tcp", w.address)
+		if err != nil || w.quic == nil || !strings.HasSuffix(w.address, ":0") || w.quic.listen(ctx, l.Addr().String()) == nil {
+			return l, err
+		}
+		l.Close()
+	}
+	return nil, errors.New("no port was free for both TCP and UDP")
 }
 
 // serve answers requests until ctx ends, then lets those in hand finish.
@@ -152,6 +171,11 @@ func (w *web) serve(ctx, grace context.Context) error {
 		s.Protocols = new(http.Protocols)
 		s.Protocols.SetHTTP1(true)
 		s.Protocols.SetUnencryptedHTTP2(true)
+	}
+	if w.streams {
+		if err := transport.ConfigureHTTP2(s); err != nil {
+			return fmt.Errorf("%s: %w", w.key, err)
+		}
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

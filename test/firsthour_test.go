@@ -31,23 +31,30 @@ channel:
 `})
 	anonymous := []string{"-o", "client.allow_anonymous_connect_without_token=true"}
 
-	t.Run("origin", func(t *testing.T) {
-		s := serve(t, dir)
-		d := ws.Dialer{Header: ws.HandshakeHeaderHTTP(http.Header{"Origin": {"https://evil.example"}})}
-		status := 0
-		d.OnStatusError = func(code int, _ []byte, r io.Reader) { status = code }
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if _, _, _, err := d.Dial(ctx, "ws://"+s.address("http")+"/connection/websocket"); err == nil || status != http.StatusForbidden {
-			t.Fatalf("status %d, %v", status, err)
-		}
-		s.says(`origin "https://evil.example" is not in client.allowed_origins`)
-	})
 	for _, dev := range []bool{false, true} {
 		args, mode := []string(nil), "production"
 		if dev {
 			args, mode = []string{"--dev"}, "development"
 		}
+		t.Run("origin in "+mode, func(t *testing.T) {
+			s := serve(t, dir, args...)
+			d := ws.Dialer{Header: ws.HandshakeHeaderHTTP(http.Header{"Origin": {"https://evil.example"}})}
+			status, told := 0, ""
+			d.OnStatusError = func(code int, _ []byte, r io.Reader) {
+				body, _ := io.ReadAll(r)
+				status, told = code, string(body)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			const why = `origin "https://evil.example" is not in client.allowed_origins`
+			if _, _, _, err := d.Dial(ctx, "ws://"+s.address("http")+"/connection/websocket"); err == nil || status != http.StatusForbidden {
+				t.Fatalf("status %d, %v", status, err)
+			}
+			if !strings.Contains(told, "origin not allowed") || dev != strings.Contains(told, why) {
+				t.Errorf("told %q", told)
+			}
+			s.says(why)
+		})
 		t.Run("missing credentials in "+mode, func(t *testing.T) {
 			s := serve(t, dir, args...)
 			c := dial(t, s.address("http"))

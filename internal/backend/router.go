@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/volute-io/volute"
@@ -71,7 +72,7 @@ func (r *Router) Route(kind volute.Kind, name string) volute.Route {
 	}
 	rule, known := r.rules[kind][r.namespace(kind, name)]
 	if kind == volute.KindRPC && !known && len(r.rules[kind]) > 0 && r.namespace(kind, name) != "" {
-		return volute.Route{Backend: unknown{}, Name: "nobody", Inline: true}
+		return volute.Route{Backend: unknown{r.namespace(kind, name)}, Name: "nobody", Inline: true}
 	}
 	if rule.InlineFor != nil && rule.Backend != nil {
 		rule.Inline = rule.InlineFor(kind, name)
@@ -95,10 +96,10 @@ func (r *Router) namespace(kind volute.Kind, name string) string {
 }
 
 // unknown answers methods of namespaces that do not exist.
-type unknown struct{}
+type unknown struct{ namespace string }
 
-func (unknown) Handle(context.Context, volute.Event) (volute.Reply, error) {
-	return nil, volute.ErrMethodNotFound
+func (u unknown) Handle(_ context.Context, ev volute.Event) (volute.Reply, error) {
+	return nil, fmt.Errorf("%w: %q is in no namespace of rpc.namespaces: there is no %q", volute.ErrMethodNotFound, ev.Method, u.namespace)
 }
 
 // pong answers the ping method.

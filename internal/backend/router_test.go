@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/volute-io/volute"
@@ -61,6 +63,19 @@ func TestRouter(t *testing.T) {
 		r.Route(volute.KindRPC, "ping")
 	}); n != 0 {
 		t.Errorf("%v allocations per lookup", n)
+	}
+}
+
+// A method of a namespace that does not exist is refused by name.
+func TestRouterUnknownMethod(t *testing.T) {
+	r := NewRouter(RouterConfig{RPCBoundary: ":", Rules: map[volute.Kind]map[string]Rule{volute.KindRPC: {"math": {}}}})
+	route := r.Route(volute.KindRPC, "mtah:add")
+	_, err := route.Backend.Handle(t.Context(), volute.Event{Kind: volute.KindRPC, Method: "mtah:add"})
+	if !errors.Is(err, volute.ErrMethodNotFound) || !strings.Contains(err.Error(), `there is no "mtah"`) {
+		t.Errorf("got %v", err)
+	}
+	if r.Route(volute.KindRPC, "math:add").Backend != nil {
+		t.Error("a namespace without a proxy answers")
 	}
 }
 

@@ -93,6 +93,8 @@ type HTTPServer struct {
 	HTTP3           EnabledBlock `key:"http3"`
 	IOUring         bool         `key:"io_uring" default:"true" doc:"Send to many clients with one system call where the Linux kernel has io_uring and lets us; false is one call per message."`
 	H2CExternal     bool         `key:"h2c_external" doc:"HTTP/2 without TLS on the external port; needs a separate internal_port."`
+
+	DisableWebSocketStreams bool `key:"disable_websocket_streams" doc:"Do not tell clients of HTTP/2 that WebSocket connections may be streams of it: each has a connection of its own then, which costs less memory."`
 }
 
 // EnabledBlock is a feature with a switch and nothing else.
@@ -156,7 +158,7 @@ type WebSocketOptions struct {
 	ReadBufferSize     int           `key:"read_buffer_size" doc:"Accepted for compatibility: buffers belong to the event loops."`
 	UseWriteBufferPool bool          `key:"use_write_buffer_pool" doc:"Accepted for compatibility."`
 	WriteBufferSize    int           `key:"write_buffer_size" doc:"Accepted for compatibility."`
-	WriteTimeout       time.Duration `key:"write_timeout" default:"1s" doc:"Longest time one write may take."`
+	WriteTimeout       time.Duration `key:"write_timeout" default:"1s" doc:"Accepted for compatibility: what cannot be sent waits, and client.queue_max_size bounds that."`
 	MessageSizeLimit   int           `key:"message_size_limit" default:"65536" doc:"Largest message from a client in bytes; larger ones close the connection with 1009."`
 }
 

@@ -183,6 +183,7 @@ func (c *call) fail(err error) {
 		s.close(err, args...)
 		return
 	}
+	unheard := c.method == wire.MethodConnect && s.kind.Unidirectional // there is no reply to tell it
 	level := slog.LevelInfo
 	switch v.e.Code {
 	case volute.ErrInternal.Code:
@@ -190,21 +191,25 @@ func (c *call) fail(err error) {
 	case volute.ErrTooManyRequests.Code: // thousands in a wave, which the backend's guard tells of once
 		level = slog.LevelDebug
 	}
-	if !v.logged {
+	if !v.logged && !unheard {
 		s.logAt(level, "command refused", append(args, v.attrs(v.e.Code, v.e.Message)...)...)
 	}
 	if s.node().config.Dev {
 		v = v.dev()
 	}
 	s.shard.counters.errors.Add(1)
-	if c.method == wire.MethodConnect {
-		if s.kind.Unidirectional {
-			if r, ok := s.transport.(Refuser); ok {
-				r.Refused(*v.e)
-			}
-			s.close(&refusal{told: s.node().unidirectionalDisconnect(v.e), why: v.why})
-			return
+	if unheard {
+		if r, ok := s.transport.(Refuser); ok {
+			r.Refused(*v.e)
 		}
+		err := error(&refusal{told: s.node().unidirectionalDisconnect(v.e), why: v.why})
+		if v.by != "" {
+			err = &answered{backend: v.by, err: err}
+		}
+		s.close(err, append(args, "error", v.e.Code)...)
+		return
+	}
+	if c.method == wire.MethodConnect {
 		s.state = stateRefused // the stale timer closes the connection if the client does not
 	}
 	s.shard.reply(s, c.id, (*wire.ErrorReply)(v.e))

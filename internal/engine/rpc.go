@@ -10,7 +10,7 @@ func (c *call) rpc(req *wire.RPCRequest) (wire.Result, error) {
 	n := c.s.node()
 	route := n.router.Route(volute.KindRPC, req.MethodName)
 	if route.Backend == nil {
-		return nil, refuse(volute.ErrNotAvailable, "nobody answers rpc method %q: no rpc.proxy is configured", req.MethodName)
+		return nil, refuse(volute.ErrNotAvailable, "nobody answers rpc method %q: no rpc.proxy is configured, or proxy_enabled is off for its namespace", req.MethodName)
 	}
 	ev := c.event(volute.KindRPC)
 	ev.Method, ev.Data = req.MethodName, req.Data

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/volute-io/volute"
+	"github.com/volute-io/volute/internal/wire"
 )
 
 func (b *bench) publish(channel string, from, to int) {
@@ -291,6 +293,34 @@ func TestAPIOnSessions(t *testing.T) {
 		bob.wantClosed(4500)
 		if bob.closed.Reason != "403: x" {
 			t.Fatalf("reason %q", bob.closed.Reason)
+		}
+	})
+}
+
+// TestFramedOnce: a broadcast is framed, and so compressed, once for all
+// subscribers of a kind on a loop.
+func TestFramedOnce(t *testing.T) {
+	start(t, nil, func(b *bench) {
+		var framed atomic.Int64
+		counted := &TransportKind{Name: "counted", Format: wire.JSON, Frame: func(dst, payload []byte) []byte {
+			framed.Add(1)
+			return append(dst, payload...)
+		}}
+		clients := make([]*fakeClient, 40)
+		for i := range clients {
+			clients[i] = b.clientOf(counted)
+			clients[i].send(`{"id":1,"connect":{}}`, `{"id":2,"subscribe":{"channel":"a"}}`)
+			clients[i].take()
+		}
+		framed.Store(0)
+		if _, err := b.node.Publish(t.Context(), volute.PublishRequest{Channel: "a", Data: []byte("1")}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range clients {
+			c.want(`{"push":{"channel":"a","pub":{"data":1}}}`)
+		}
+		if n, loops := framed.Load(), int64(b.loops.Len()); n < 1 || n > loops {
+			t.Errorf("framed %d times for %d loops", n, loops)
 		}
 	})
 }

@@ -154,3 +154,39 @@ func TestEmulatedFlood(t *testing.T) {
 		close(blocked)
 	})
 }
+
+// TestUnidirectionalRefusalIsOneLine: the disconnect that stands for an error is
+// not told twice.
+func TestUnidirectionalRefusalIsOneLine(t *testing.T) {
+	start(t, func(_ *Config, p *Parts) {
+		p.Router = routes{"connect": func(context.Context, volute.Event) (volute.Reply, error) {
+			return nil, &volute.Error{Code: 1000, Message: "not today"}
+		}}
+	}, func(b *bench) {
+		c := b.clientOf(uniKind)
+		c.send(`{}`)
+		c.wantClosed(3004)
+		log := b.log.String()
+		if strings.Count(log, "\n") != 1 || !strings.Contains(log, "the application said so") || !strings.Contains(log, "error=1000") || !strings.Contains(log, "backend=test") {
+			t.Errorf("the log says\n%s", log)
+		}
+	})
+}
+
+// TestEmulateNeedsTheSecret: what others know of a client does not let them speak
+// for it.
+func TestEmulateNeedsTheSecret(t *testing.T) {
+	start(t, nil, func(b *bench) {
+		c := b.clientOf(emulatedKind)
+		c.send(`{"id":1,"connect":{}}`)
+		c.take()
+		other := b.connected()
+		for _, guess := range []string{c.s.ID(), other.s.ID(), "", b.node.UID()} {
+			if b.node.Emulate(guess, []byte(`{"id":2,"subscribe":{"channel":"a"}}`)) {
+				t.Errorf("%q is taken for a session", guess)
+			}
+		}
+		c.want()
+		c.wantOpen()
+	})
+}

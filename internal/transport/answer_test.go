@@ -25,7 +25,7 @@ type newAnswers func(cfg HTTPConfig, node Opener, loops *loop.Group) http.Handle
 
 func serveAnswers(t testing.TB, make newAnswers, cfg HTTPConfig, n *node) *server {
 	t.Helper()
-	return serveWith(t, false, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	return serveWith(t, native, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
 		if cfg.CloseTimeout == 0 {
 			cfg.CloseTimeout = time.Minute

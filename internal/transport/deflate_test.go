@@ -130,7 +130,7 @@ func TestCompressed(t *testing.T) {
 			}
 			s.transport.Write(appendFrame(nil, ws.OpText, []byte(strings.Join([]string{strconv.Itoa(len(m)), text}, " "))), false)
 		}}
-		s := serve(t, d.portable, WebSocketConfig{MessageSizeLimit: 1000, Compression: &Compression{Level: 1, InflatedLimit: 10000}}, n)
+		s := serve(t, d, WebSocketConfig{MessageSizeLimit: 1000, Compression: &Compression{Level: 1, InflatedLimit: 10000}}, n)
 		for _, row := range compressed {
 			for _, size := range []int{1 << 20, 7} {
 				t.Run(d.name+"/"+row.name+"/"+strconv.Itoa(size), func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestCompressedFrames(t *testing.T) {
 	for level := -2; level <= 9; level++ {
 		cfg := WebSocketConfig{Compression: &Compression{Level: level, MinSize: 100}}
 		n := &node{}
-		s := serve(t, false, cfg, n)
+		s := serve(t, native, cfg, n)
 		c, session, _ := s.dial(t, "/", offerDeflate, nil)
 		payload := strings.Repeat("{\"push\":{}}\n", 100)
 		s.do(session, func() {
@@ -193,7 +193,7 @@ func TestCompressionIsAskedFor(t *testing.T) {
 		compression *Compression
 		header      string
 	}{{&Compression{Level: 1}, ""}, {nil, offerDeflate}} {
-		s := serve(t, false, WebSocketConfig{Compression: row.compression}, nil)
+		s := serve(t, native, WebSocketConfig{Compression: row.compression}, nil)
 		c, session, res := s.dial(t, "/", row.header, nil)
 		s.do(session, func() { session.send(payload + "\n") })
 		c.expect(frame{text, payload})
@@ -208,7 +208,7 @@ func TestCompressionIsAskedFor(t *testing.T) {
 // TestKindsAreShared: subscribers of one kind get the same bytes, so there is
 // one address per kind, and one per compression.
 func TestKindsAreShared(t *testing.T) {
-	s := serve(t, false, WebSocketConfig{Compression: &Compression{Level: 1}}, nil)
+	s := serve(t, native, WebSocketConfig{Compression: &Compression{Level: 1}}, nil)
 	_, a, _ := s.dial(t, "/", offerDeflate, nil)
 	_, b, _ := s.dial(t, "/", offerDeflate, nil)
 	_, c, _ := s.dial(t, "/", "", nil)

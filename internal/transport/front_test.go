@@ -18,7 +18,7 @@ import (
 // for what.
 func beside(t *testing.T) *server {
 	t.Helper()
-	s := serveWith(t, false, nil, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	s := serveWith(t, native, nil, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		ws, err := NewWebSocket(WebSocketConfig{Admission: Admission{Logger: log}, CloseTimeout: time.Minute}, n, loops)
 		if err != nil {
 			t.Fatal(err)

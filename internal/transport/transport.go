@@ -38,6 +38,7 @@ type Admission struct {
 	Headers      []string // lower-case names of the headers that engine.Peer keeps
 	UserIDHeader string   // see engine.Peer.UserHeader; "": none
 
+	Dev    bool         // tell clients of other origins why they are refused
 	Logger *slog.Logger // required
 }
 
@@ -74,7 +75,11 @@ func (a *Admission) origin(r *http.Request) *refusal {
 	}
 	if err := a.CheckOrigin(r); err != nil {
 		a.Logger.Info("a client was refused for its origin", "remote", r.RemoteAddr, "origin", r.Header.Get("Origin"), "error", err)
-		return &refusal{status: http.StatusForbidden, text: "origin not allowed"}
+		no := &refusal{status: http.StatusForbidden, text: "origin not allowed"}
+		if a.Dev {
+			no.text += ": " + err.Error()
+		}
+		return no
 	}
 	return nil
 }

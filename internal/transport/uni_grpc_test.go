@@ -28,7 +28,7 @@ import (
 func serveUniGRPC(t *testing.T, cfg UniGRPCConfig, n *node) (*server, unistreampb.CentrifugoUniStreamClient) {
 	t.Helper()
 	var service *UniGRPC
-	s := serveWith(t, false, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	s := serveWith(t, native, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
 		service = NewUniGRPC(cfg, n, loops)
 		return nil

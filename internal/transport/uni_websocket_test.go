@@ -13,7 +13,7 @@ import (
 
 func serveUniWebSocket(t testing.TB, cfg UniWebSocketConfig, n *node) *server {
 	t.Helper()
-	return serveWith(t, false, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	return serveWith(t, native, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
 		h, err := NewUniWebSocket(cfg, n, loops)
 		if err != nil {

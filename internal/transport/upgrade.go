@@ -96,14 +96,15 @@ func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	kind := e.kind(protobuf, query.Get("cf_ws_frame_ping_pong") == "true", extension != "")
-	socket := &webSocket{
-		endpoint: e,
-		deflate:  extension != "",
-		opening:  &opening{response: response(key, protocol, extension), peer: e.config.peer(kind, r)},
-	}
+	socket := &webSocket{endpoint: e, deflate: extension != "", opening: &opening{peer: e.config.peer(kind, r)}}
 	if e.uni != nil {
 		socket.opening.first = []byte(query.Get("cf_connect"))
 	}
+	if key == "" {
+		e.tunnel(w, r, [2]string{protocol, extension}, socket)
+		return
+	}
+	socket.opening.response = response(key, protocol, extension)
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		e.config.Logger.Error("cannot take over a connection for WebSocket", "remote", r.RemoteAddr, "error", err)
@@ -116,7 +117,28 @@ func (e *webSocketEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// handshake checks what the WebSocket protocol asks of the request.
+// tunnel makes a connection of the request's own stream, and returns when
+// it has ended.
+func (e *webSocketEndpoint) tunnel(w http.ResponseWriter, r *http.Request, chosen [2]string, socket *webSocket) {
+	for i, name := range negotiated {
+		if chosen[i] != "" {
+			w.Header().Set(name, chosen[i])
+		}
+	}
+	t, err := newTunnel(w, r)
+	if err != nil {
+		return // the client has gone
+	}
+	if err := e.loops.Next().Adopt(t, nil, socket); err != nil {
+		e.config.Logger.Warn("a client was turned away", "remote", r.RemoteAddr, "error", err)
+	}
+	t.wait()
+}
+
+var otherVersion = &refusal{http.StatusUpgradeRequired, "only version 13 of WebSocket is spoken here", [2]string{"Sec-WebSocket-Version", "13"}}
+
+// handshake checks what the WebSocket protocol asks of the request. There is a
+// key if it is to be answered by a change of protocols.
 func handshake(r *http.Request) (key string, no *refusal) {
 	bad := func(text string) *refusal {
 		return &refusal{status: http.StatusBadRequest, text: "not a WebSocket handshake: " + text}
@@ -124,7 +146,12 @@ func handshake(r *http.Request) (key string, no *refusal) {
 	h := r.Header
 	key = h.Get("Sec-Websocket-Key")
 	nonce, err := base64.StdEncoding.DecodeString(key)
+	version := h.Get("Sec-Websocket-Version")
 	switch {
+	case overStream(r) && version == "13":
+		return "", nil
+	case overStream(r):
+		return "", otherVersion
 	case r.Method != http.MethodGet:
 		return "", &refusal{http.StatusMethodNotAllowed, "WebSocket connections are opened with GET", [2]string{"Allow", http.MethodGet}}
 	case !r.ProtoAtLeast(1, 1):
@@ -133,8 +160,8 @@ func handshake(r *http.Request) (key string, no *refusal) {
 		return "", bad(`the header "Connection: Upgrade" is missing; a proxy in front must pass it on`)
 	case !hasToken(h["Upgrade"], "websocket"):
 		return "", bad(`the header "Upgrade: websocket" is missing; a proxy in front must pass it on`)
-	case h.Get("Sec-Websocket-Version") != "13":
-		return "", &refusal{http.StatusUpgradeRequired, "only version 13 of WebSocket is spoken here", [2]string{"Sec-WebSocket-Version", "13"}}
+	case version != "13":
+		return "", otherVersion
 	case len(h["Sec-Websocket-Key"]) != 1 || err != nil || len(nonce) != 16:
 		return "", bad("Sec-WebSocket-Key must be 16 bytes in base64, once")
 	case r.ContentLength != 0:
@@ -171,14 +198,17 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
+// negotiated are the headers that tell what was chosen of the client's offers.
+var negotiated = [...]string{"Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"}
+
 // response is the answer that makes the connection a WebSocket.
 func response(key, protocol, extension string) []byte {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	b := append(make([]byte, 0, 256), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = base64.StdEncoding.AppendEncode(b, sum[:])
-	for _, chosen := range [...][2]string{{"Protocol", protocol}, {"Extensions", extension}} {
-		if chosen[1] != "" {
-			b = append(b, "\r\nSec-WebSocket-"+chosen[0]+": "+chosen[1]...)
+	for i, chosen := range [...]string{protocol, extension} {
+		if chosen != "" {
+			b = append(b, "\r\n"+negotiated[i]+": "+chosen...)
 		}
 	}
 	return append(b, "\r\n\r\n"...)

@@ -50,7 +50,7 @@ func TestRefusedUpgrades(t *testing.T) {
 			return nil
 		},
 	}}
-	s := serve(t, false, cfg, nil)
+	s := serve(t, native, cfg, nil)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			c := s.connect(t)
@@ -75,7 +75,7 @@ func TestRefusedUpgrades(t *testing.T) {
 
 // TestNoHijack is a request over a connection that cannot be taken over.
 func TestNoHijack(t *testing.T) {
-	s := serve(t, false, WebSocketConfig{}, nil)
+	s := serve(t, native, WebSocketConfig{}, nil)
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(fmt.Sprintf(sampleHandshake, "/") + "\r\n")))
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -24,14 +25,21 @@ import (
 	"github.com/volute-io/volute/internal/wire"
 )
 
-// drivers are the two ways a loop serves a connection; every conversation is
-// held over both.
-var drivers = []struct {
+// driver is a way for a connection to reach its loop.
+type driver struct {
 	name     string
 	portable bool
-}{
-	{"native", false},
-	{"portable", true},
+	version  int // of HTTP, if connections are streams of it
+}
+
+var native = driver{name: "native"}
+
+// drivers are all there are; every conversation is held over each.
+var drivers = []driver{
+	native,
+	{name: "portable", portable: true},
+	{name: "http2", version: 2},
+	{name: "http3", version: 3},
 }
 
 // session is a fake of the engine's.
@@ -98,15 +106,17 @@ func (n *node) do(s *session, f func()) {
 
 type server struct {
 	*node
-	http *httptest.Server
+	http    *httptest.Server
+	streams http.RoundTripper // nil: a connection is no stream
+	origin  string
 }
 
-func serve(t testing.TB, portable bool, cfg WebSocketConfig, n *node) *server {
+func serve(t testing.TB, d driver, cfg WebSocketConfig, n *node) *server {
 	t.Helper()
 	if cfg.CloseTimeout == 0 {
 		cfg.CloseTimeout = time.Minute
 	}
-	return serveWith(t, portable, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	return serveWith(t, d, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
 		h, err := NewWebSocket(cfg, n, loops)
 		if err != nil {
@@ -117,10 +127,10 @@ func serve(t testing.TB, portable bool, cfg WebSocketConfig, n *node) *server {
 }
 
 // serveWith serves any transport on one loop.
-func serveWith(t testing.TB, portable bool, n *node, handler func(log *slog.Logger, n *node, loops *loop.Group) http.Handler) *server {
+func serveWith(t testing.TB, d driver, n *node, handler func(log *slog.Logger, n *node, loops *loop.Group) http.Handler) *server {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	loops := loop.New(loop.Config{Loops: 1, Portable: portable, Logger: log})
+	loops := loop.New(loop.Config{Loops: 1, Portable: d.portable, Logger: log})
 	if n == nil {
 		n = &node{}
 	}
@@ -140,7 +150,9 @@ func serveWith(t testing.TB, portable bool, n *node, handler func(log *slog.Logg
 	}
 	s := &server{node: n, http: httptest.NewUnstartedServer(mux)}
 	s.http.Listener = Front(s.http.Listener, loops, mux, log)
+	s.serveStreams(t, d.version, mux)
 	s.http.Start()
+	s.origin = cmp.Or(s.origin, s.http.URL)
 	t.Cleanup(func() {
 		s.http.CloseClientConnections()
 		s.http.Close()
@@ -166,6 +178,9 @@ const sampleHandshake = "GET %s HTTP/1.1\r\nHost: example.com\r\nConnection: kee
 // with the handshake.
 func (s *server) dial(t testing.TB, uri, header string, first []byte) (*client, *session, *http.Response) {
 	t.Helper()
+	if s.streams != nil {
+		return s.dialStream(t, uri, header, first)
+	}
 	c := s.connect(t)
 	c.write(append(fmt.Appendf(nil, sampleHandshake+header+"\r\n", uri), first...))
 	res, err := http.ReadResponse(c.in, nil)
@@ -395,7 +410,7 @@ func TestConformance(t *testing.T) {
 	}
 	for _, d := range drivers {
 		n := &node{receive: func(s *session, message string) { s.send(message) }}
-		s := serve(t, d.portable, WebSocketConfig{MessageSizeLimit: 1 << 17}, n)
+		s := serve(t, d, WebSocketConfig{MessageSizeLimit: 1 << 17}, n)
 		for _, row := range conformance {
 			for _, how := range deliveries {
 				t.Run(d.name+"/"+row.name+"/"+how.name, func(t *testing.T) {
@@ -413,7 +428,7 @@ func TestConformance(t *testing.T) {
 					if clean != (err == io.EOF) {
 						t.Errorf("the session was told %v", err)
 					}
-					c.Conn.(*net.TCPConn).CloseWrite()
+					c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 					c.expectEOF()
 				})
 			}
@@ -422,7 +437,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestHugeAnnouncementCostsNothing(t *testing.T) {
-	s := serve(t, false, WebSocketConfig{MessageSizeLimit: 1 << 40}, nil)
+	s := serve(t, native, WebSocketConfig{MessageSizeLimit: 1 << 40}, nil)
 	c, session, _ := s.dial(t, "/", "", nil)
 	c.write(append([]byte{bin, 0xff, 0, 0, 0, 0xff, 255, 255, 255, 255, 1, 2, 3, 4}, "abc"...))
 	c.Close()
@@ -445,7 +460,7 @@ func TestServerCloses(t *testing.T) {
 		{"illegal large code", volute.Disconnect{Code: 70000, Reason: "x"}, frame{shut, closing(4500, "70000: x")}},
 	}
 	for _, d := range drivers {
-		s := serve(t, d.portable, WebSocketConfig{}, nil)
+		s := serve(t, d, WebSocketConfig{}, nil)
 		for _, row := range rows {
 			t.Run(d.name+"/"+row.name, func(t *testing.T) {
 				c, session, _ := s.dial(t, "/", "", nil)
@@ -495,7 +510,7 @@ func TestServerCloses(t *testing.T) {
 func TestClientDoesNotAnswerClose(t *testing.T) {
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) {
-			s := serve(t, d.portable, WebSocketConfig{CloseTimeout: 10 * time.Millisecond}, nil)
+			s := serve(t, d, WebSocketConfig{CloseTimeout: 10 * time.Millisecond}, nil)
 			c, session, _ := s.dial(t, "/", "", nil)
 			s.do(session, func() { session.transport.Close(*volute.DisconnectStale) })
 			c.expect(frame{shut, closing(3502, "stale")})
@@ -514,7 +529,7 @@ func TestCloseInReceive(t *testing.T) {
 				s.send("reply to " + message)
 				s.transport.Close(*volute.DisconnectBadRequest)
 			}}
-			s := serve(t, d.portable, WebSocketConfig{}, n)
+			s := serve(t, d, WebSocketConfig{}, n)
 			c, session, _ := s.dial(t, "/", "", nil)
 			c.write(frames(frame{text, "one"}, frame{text, "two"}))
 			c.expect(frame{text, "reply to one"}, frame{shut, closing(3501, "bad request")})
@@ -532,7 +547,7 @@ func TestCloseInReceive(t *testing.T) {
 func TestFramePings(t *testing.T) {
 	for _, d := range drivers {
 		cfg := WebSocketConfig{PingInterval: 50 * time.Millisecond, PongTimeout: 100 * time.Millisecond, CloseTimeout: time.Second}
-		s := serve(t, d.portable, cfg, nil)
+		s := serve(t, d, cfg, nil)
 		t.Run(d.name, func(t *testing.T) {
 			c, session, _ := s.dial(t, "/?cf_ws_frame_ping_pong=true", "", nil)
 			if !session.peer.Kind.ControlPings {
@@ -583,11 +598,15 @@ type firer func()
 
 func (f firer) Fire() { f() }
 
-// TestPingFlood pings without reading the pongs: they must not pile up.
+// TestPingFlood pings without reading the pongs: they must not pile up. A stream
+// of HTTP/2 whose client does not read cannot be written to for long either.
 func TestPingFlood(t *testing.T) {
 	for _, d := range drivers {
+		if d.version == 2 {
+			continue
+		}
 		t.Run(d.name, func(t *testing.T) {
-			s := serve(t, d.portable, WebSocketConfig{}, nil)
+			s := serve(t, d, WebSocketConfig{}, nil)
 			c, session, _ := s.dial(t, "/", "", nil)
 			flood := bytes.Repeat(masked(ping, long(125)), 1000)
 			unsent := 0
@@ -607,7 +626,7 @@ func TestTLS(t *testing.T) {
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) {
 			n := &node{receive: func(s *session, message string) { s.send(message) }}
-			s := serve(t, d.portable, WebSocketConfig{}, n)
+			s := serve(t, d, WebSocketConfig{}, n)
 			secure := httptest.NewUnstartedServer(s.http.Config.Handler)
 			secure.Listener = loop.ForTLS(secure.Listener)
 			secure.StartTLS()
@@ -637,11 +656,11 @@ func TestTLS(t *testing.T) {
 // TestClientVanishes without a close frame.
 func TestClientVanishes(t *testing.T) {
 	for _, d := range drivers {
-		s := serve(t, d.portable, WebSocketConfig{}, nil)
+		s := serve(t, d, WebSocketConfig{}, nil)
 		for _, reset := range []bool{false, true} {
 			c, session, _ := s.dial(t, "/", "", masked(textN, "half a mess"))
 			if reset {
-				c.Conn.(*net.TCPConn).SetLinger(0)
+				c.Conn.(interface{ SetLinger(seconds int) error }).SetLinger(0)
 			}
 			c.Close()
 			if err := <-session.closed; err == nil || (err == io.EOF) == reset {
@@ -667,7 +686,7 @@ func TestNegotiation(t *testing.T) {
 		{"/?format=protobuf&cf_ws_frame_ping_pong=true", "", "", wire.Protobuf, true},
 		{"/?cf_ws_frame_ping_pong=true", "", "", wire.JSON, true},
 	}
-	s := serve(t, false, WebSocketConfig{}, nil)
+	s := serve(t, native, WebSocketConfig{}, nil)
 	for _, row := range rows {
 		_, session, res := s.dial(t, row.uri, row.header, nil)
 		kind := session.peer.Kind
@@ -705,14 +724,14 @@ func TestWebSocketFrames(t *testing.T) {
 
 func TestPeer(t *testing.T) {
 	cfg := WebSocketConfig{Admission: Admission{Headers: []string{"authorization", "host", "x-none"}, UserIDHeader: "X-User"}}
-	s := serve(t, false, cfg, nil)
+	s := serve(t, native, cfg, nil)
 	_, session, _ := s.dial(t, "/", "Authorization: a\r\nAuthorization: b\r\nX-User: 42\r\nCookie: c\r\n", nil)
 	p := session.peer
 	if p.UserHeader != "42" || len(p.Header) != 2 ||
 		!slices.Equal(p.Header["authorization"], []string{"a", "b"}) || !slices.Equal(p.Header["host"], []string{"example.com"}) {
 		t.Errorf("peer %+v", p)
 	}
-	s = serve(t, false, WebSocketConfig{}, nil)
+	s = serve(t, native, WebSocketConfig{}, nil)
 	_, session, _ = s.dial(t, "/", "X-User: 42\r\n", nil)
 	if session.peer.Header != nil || session.peer.UserHeader != "" {
 		t.Errorf("peer %+v", session.peer)

@@ -29,11 +29,9 @@ var (
 type WebTransportConfig struct {
 	Admission
 	MessageSizeLimit int           // bytes of one command from a client, disconnected with 3501 above; 0: any
+	StreamTimeout    time.Duration // how long a client may take to open its stream
 	CloseTimeout     time.Duration // how long a client may take to close its side
 }
-
-// streamTimeout is how long a client may take to open its stream.
-const streamTimeout = 10 * time.Second
 
 // NewWebTransport returns a handler that gives the one stream that a client of
 // WebTransport opens to the loops: lines of JSON or, with cf_protocol=protobuf,
@@ -59,7 +57,7 @@ func NewWebTransport(cfg WebTransportConfig, server *webtransport.Server, node O
 			(&refusal{status: http.StatusBadRequest, text: "not a WebTransport handshake: " + err.Error()}).write(w)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), streamTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), cfg.StreamTimeout)
 		defer cancel()
 		stream, err := session.AcceptStream(ctx)
 		if err != nil {

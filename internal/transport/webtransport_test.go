@@ -39,10 +39,13 @@ func serveWebTransport(t *testing.T, cfg WebTransportConfig, n *node) *quicServe
 	q := &quicServer{client: secure.Client().Transport.(*http.Transport).TLSClientConfig.Clone()}
 	q.client.NextProtos = []string{http3.NextProtoH3}
 	wt := &webtransport.Server{H3: &http3.Server{TLSConfig: http3.ConfigureTLSConfig(secure.TLS)}, CheckOrigin: func(*http.Request) bool { return true }}
-	q.server = serveWith(t, false, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
+	q.server = serveWith(t, native, n, func(log *slog.Logger, n *node, loops *loop.Group) http.Handler {
 		cfg.Logger = log
 		if cfg.CloseTimeout == 0 {
 			cfg.CloseTimeout = time.Minute
+		}
+		if cfg.StreamTimeout == 0 {
+			cfg.StreamTimeout = time.Minute
 		}
 		wt.H3.Handler = NewWebTransport(cfg, wt, n, loops)
 		return wt.H3.Handler
@@ -185,20 +188,7 @@ func TestWebTransportClientLeaves(t *testing.T) {
 }
 
 func TestWebTransportRefuses(t *testing.T) {
-	q := serveWebTransport(t, WebTransportConfig{Admission: Admission{
-		CheckOrigin: func(r *http.Request) error {
-			if r.Header.Get("Origin") == "https://evil" {
-				return errors.New("evil")
-			}
-			return nil
-		},
-		Admit: func(r *http.Request) error {
-			if r.Header.Get("X-Full") != "" {
-				return errors.New("full")
-			}
-			return nil
-		},
-	}}, nil)
+	q := serveWebTransport(t, WebTransportConfig{Admission: picky}, nil)
 	for header, status := range map[string]int{"Origin": 403, "X-Full": 503} {
 		_, res, err := q.dial(t, "", http.Header{header: {"https://evil"}})
 		if err == nil || res == nil || res.StatusCode != status {
@@ -211,6 +201,20 @@ func TestWebTransportRefuses(t *testing.T) {
 		t.Fatalf("%v, %v", res, err)
 	}
 	res.Body.Close()
+}
+
+// TestWebTransportWithoutStream is a client that opens a session and no stream.
+func TestWebTransportWithoutStream(t *testing.T) {
+	q := serveWebTransport(t, WebTransportConfig{StreamTimeout: 10 * time.Millisecond}, nil)
+	client, _, err := q.dial(t, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.AcceptStream(t.Context())
+	var end *webtransport.SessionError
+	if !errors.As(err, &end) || uint32(end.ErrorCode) != volute.DisconnectStale.Code {
+		t.Errorf("the session ended with %v", err)
+	}
 }
 
 func TestWebTransportClientDoesNotRead(t *testing.T) {

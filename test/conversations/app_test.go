@@ -36,9 +36,9 @@ func sign(text string) (signed string, err error) {
 			switch {
 			case name == "key":
 				key = value
-			case wrong == nil && (name == "exp" || name == "expire_at"):
+			case wrong == nil && (name == "exp" || name == "expire_at" || name == "nbf"):
 				claims[name] = time.Now().Add(d).Unix()
-			case strings.HasPrefix(value, "{"):
+			case strings.HasPrefix(value, "{"), strings.HasPrefix(value, "["):
 				claims[name] = json.RawMessage(value)
 			default:
 				claims[name] = value

@@ -185,6 +185,15 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 	if w.compressed != (len(hs.Extensions) == 1) || w.protobuf != (hs.Protocol == "centrifuge-protobuf") {
 		return nil, fmt.Errorf("negotiated %+v", hs)
 	}
+	in := io.Reader(conn)
+	if buffered != nil {
+		in = io.MultiReader(buffered, conn)
+	}
+	return w.overFrames(ctx, in, conn, first)
+}
+
+// overFrames talks by WebSocket frames, once a connection is open.
+func (w *way) overFrames(ctx context.Context, in io.Reader, out io.WriteCloser, first []byte) (*link, error) {
 	op := ws.OpText
 	if w.protobuf {
 		op = ws.OpBinary
@@ -193,10 +202,10 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 	write := func(f ws.Frame) error {
 		writing.Lock()
 		defer writing.Unlock()
-		return ws.WriteFrame(conn, ws.MaskFrame(f))
+		return ws.WriteFrame(out, ws.MaskFrame(f))
 	}
-	l := &link{hang: func() { conn.Close() }}
-	l.say = func(_ context.Context, message []byte) error {
+	l := &link{hang: func() { out.Close() }}
+	l.say = func(_ context.Context, message []byte) (err error) {
 		f := ws.NewFrame(op, true, message)
 		if w.compressed {
 			if f, err = wsflate.CompressFrame(f); err != nil {
@@ -204,10 +213,6 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 			}
 		}
 		return write(f)
-	}
-	in := io.Reader(conn)
-	if buffered != nil {
-		in = io.MultiReader(buffered, conn)
 	}
 	stream, sink := io.Pipe()
 	end := ""
@@ -222,7 +227,7 @@ func (w *way) openWebSocket(ctx context.Context, at *place, first []byte) (*link
 			return write(ws.NewPongFrame(f.Payload))
 		})
 		sink.CloseWithError(err)
-		conn.Close()
+		out.Close()
 	}()
 	w.listen(l, stream, func() string { return end })
 	return l, l.say(ctx, first)

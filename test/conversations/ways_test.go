@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type way struct {
 	uni        bool // the client's one message is a connect request, the server's are pushes
 	compressed bool
 	secure     bool // over TLS
+	version    int  // of HTTP, if a WebSocket connection is a stream of it
 	open       func(ctx context.Context, at *place, first []byte) (*link, error)
 }
 
@@ -53,6 +55,11 @@ func allWays() (ways []way) {
 		}
 		secure := way{transport: "websocket", protobuf: protobuf, secure: true}
 		secure.open = secure.openWebSocket
+		for _, version := range []int{2, 3} {
+			w := way{transport: "websocket", protobuf: protobuf, secure: true, version: version, compressed: version == 2}
+			w.open = w.openStream
+			ways = append(ways, w)
+		}
 		stream := way{transport: "http_stream", protobuf: protobuf}
 		stream.open = stream.openHTTP
 		quic := way{transport: "webtransport", protobuf: protobuf, secure: true}
@@ -93,6 +100,9 @@ func (w *way) words() []string {
 	}
 	if w.secure {
 		words = append(words, "secure")
+	}
+	if w.version > 0 {
+		words = append(words, "http"+strconv.Itoa(w.version))
 	}
 	return words
 }

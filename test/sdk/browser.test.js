@@ -31,6 +31,11 @@ const secure = new Server({
   webtransport: { enabled: true },
   http_server: { address: '127.0.0.1', port: 0, http3: { enabled: true }, tls: { enabled: true, cert_pem: certificate, key_pem: key } },
 });
+const overTLS = new Server({
+  ...transports,
+  init: { enabled: true },
+  http_server: { address: '127.0.0.1', port: 0, tls: { enabled: true, cert_pem: certificate, key_pem: key } },
+});
 
 const files = { '/json.js': 'dist/centrifuge.js', '/protobuf.js': 'dist/centrifuge.protobuf.js' };
 const site = createServer((request, response) => {
@@ -46,6 +51,7 @@ const site = createServer((request, response) => {
 let browser;
 let devtools;
 const waiting = new Map();
+const handshakes = []; // of WebSocket connections in pages, as the browser saw them
 let lastID = 0;
 
 // call asks the browser's DevTools.
@@ -56,7 +62,7 @@ function call(method, params = {}, sessionId = undefined) {
 }
 
 before(async () => {
-  await Promise.all([plain.start(), secure.start(), new Promise((done) => site.listen(0, '127.0.0.1', done))]);
+  await Promise.all([plain.start(), secure.start(), overTLS.start(), new Promise((done) => site.listen(0, '127.0.0.1', done))]);
   browser = spawn('chromium', ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage', `--user-data-dir=${path.join(folder, 'profile')}`,
     `--ignore-certificate-errors-spki-list=${fingerprint}`, `--origin-to-force-quic-on=${secure.address}`,
@@ -72,7 +78,8 @@ before(async () => {
   devtools = new WebSocket(address);
   await new Promise((resolve, reject) => { devtools.once('open', resolve); devtools.once('error', reject); });
   devtools.on('message', (data) => {
-    const { id, result, error } = JSON.parse(data);
+    const { id, result, error, method, params } = JSON.parse(data);
+    if (method === 'Network.webSocketHandshakeResponseReceived') handshakes.push(params.response);
     const asked = waiting.get(id);
     if (!asked) return;
     waiting.delete(id);
@@ -89,7 +96,7 @@ after(async () => {
   }
   site.closeAllConnections();
   site.close();
-  await Promise.all([plain.stop(), secure.stop()]);
+  await Promise.all([plain.stop(), secure.stop(), overTLS.stop()]);
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -103,6 +110,7 @@ async function inPage(format, run, argument) {
     return result.value;
   };
   try {
+    await call('Network.enable', {}, sessionId);
     // The test's own timeout bounds this.
     while (!await evaluate("document.readyState === 'complete' && typeof Centrifuge === 'function'").catch(() => false));
     return await evaluate(`(${run})(${JSON.stringify(argument)})`);
@@ -111,8 +119,12 @@ async function inPage(format, run, argument) {
   }
 }
 
+// heard is what conversation comes to, over whichever transport.
+const heard = { text: 600, n: 1, users: ['alice'], deltas: 2, history: [3, 2], key: 'a' };
+
 // conversation runs in the page.
-async function conversation({ transport, endpoint, emulationEndpoint, token, format, channel }) {
+async function conversation({ transport, endpoint, emulationEndpoint, token, format, channel, first }) {
+  if (first) await fetch(first, { mode: 'no-cors', credentials: 'include' });
   const encode = (v) => (format === 'json' ? v : new TextEncoder().encode(JSON.stringify(v)));
   const decode = (v) => (format === 'json' ? v : JSON.parse(new TextDecoder().decode(v)));
   const within = (promise) => Promise.race([promise, new Promise((_, reject) => setTimeout(() => reject(new Error('nothing within 10 s')), 10000))]);
@@ -129,8 +141,32 @@ async function conversation({ transport, endpoint, emulationEndpoint, token, for
   await within(sub.publish(encode({ text: 'grüße '.repeat(100) })));
   const publication = await within(heard);
   const answer = await within(client.rpc('echo', encode({ n: 1 })));
+  const { clients } = await within(sub.presence());
+
+  // A stream with deltas, read again; a map.
+  const diff = client.newSubscription(channel.replace('room:', 'diff:'), { delta: 'fossil' });
+  const diffed = next(diff, 'subscribed');
+  diff.subscribe();
+  await within(diffed);
+  for (const n of [1, 2, 3]) {
+    const told = next(diff, 'publication');
+    await within(diff.publish(encode({ text: 'this stays as it is, '.repeat(20), n })));
+    if (decode((await within(told)).data).n !== n) throw new Error('another publication');
+  }
+  const { publications } = await within(diff.history({ limit: 2, reverse: true }));
+  const board = client.newMapSubscription(channel.replace('room:', 'board:'));
+  const synced = next(board, 'sync');
+  board.subscribe();
+  await within(synced);
+  const updated = next(board, 'update');
+  await within(board.publish('a', encode(1)));
+  const { key } = await within(updated);
   client.disconnect();
-  return { transport: hello.transport, text: decode(publication.data).text.length, n: decode(answer.data).data.n };
+  return {
+    transport: hello.transport, text: decode(publication.data).text.length, n: decode(answer.data).data.n,
+    users: Object.values(clients).map(({ user }) => user), deltas: diff.deltaStats().numDeltaPayloads,
+    history: publications.map(({ data }) => decode(data).n), key,
+  };
 }
 
 for (const [transport, formats, server] of [
@@ -150,7 +186,24 @@ for (const [transport, formats, server] of [
         token: token({ sub: 'alice' }),
         channel: `room:browser-${transport}-${format}`,
       });
-      assert.deepEqual(got, { transport, text: 600, n: 1 });
+      assert.deepEqual(got, { transport, ...heard });
     });
   }
+}
+
+// A browser that has an HTTP/2 connection to the server opens its WebSocket connection on it,
+// which it is told by status 200 instead of 101.
+for (const format of ['json', 'protobuf']) {
+  test(`websocket over HTTP/2 ${format}`, async () => {
+    handshakes.length = 0;
+    const got = await inPage(format, conversation, {
+      transport: 'websocket', format,
+      first: `https://${overTLS.address}/connection/init`,
+      endpoint: `wss://${overTLS.address}/connection/websocket${format === 'protobuf' ? '?cf_protocol=protobuf' : ''}`,
+      token: token({ sub: 'alice' }),
+      channel: `room:browser-http2-${format}`,
+    });
+    assert.deepEqual(got, { transport: 'websocket', ...heard });
+    assert.deepEqual(handshakes.map(({ status }) => status), [200]);
+  });
 }

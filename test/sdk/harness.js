@@ -82,6 +82,15 @@ const config = {
       },
       { name: 'judged', subscribe_proxy_enabled: true, publish_proxy_enabled: true },
       { name: 'closed' },
+      {
+        name: 'diff', history_size: 10, history_ttl: '60s', force_recovery: true, delta_publish: true, allowed_delta_types: ['fossil'],
+        allow_subscribe_for_client: true, allow_publish_for_client: true, allow_history_for_client: true,
+      },
+      { name: 'tagged', allow_tags_filter: true, allow_subscribe_for_client: true },
+      {
+        name: 'board', subscription_type: 'map', allow_subscribe_for_client: true,
+        map: { mode: 'recoverable', key_ttl: '60s', allow_publish_for_client: true, allow_remove_for_client: true },
+      },
     ],
   },
   rpc: { proxy: { endpoint: 'worker://app', timeout: '5s' }, without_namespace: { proxy_enabled: true } },

@@ -104,6 +104,65 @@ for (const way of ways) {
         assert.deepEqual({ recovered, wasRecovering, heard }, { recovered: true, wasRecovering: true, heard: [2, 3] });
       });
 
+      test('what resembles the publication before comes as a patch', async () => {
+        const c = await connected('alice');
+        const channel = `diff:${way.transport}-${format}`;
+        const sub = await subscribed(c, channel, { delta: 'fossil' });
+        const heard = [];
+        const last = event(sub, 'publication', ({ data }) => decode(data).n === 3);
+        sub.on('publication', ({ data }) => heard.push(decode(data)));
+        const text = 'this stays as it is, '.repeat(20);
+        for (const n of [1, 2, 3]) await server.api('publish', { channel, data: { text, n } });
+        await last;
+        assert.deepEqual(heard, [1, 2, 3].map((n) => ({ text, n })));
+        assert.equal(sub.deltaStats().numDeltaPayloads, 2);
+      });
+
+      test('a tags filter leaves out the others', async () => {
+        const c = await connected('alice');
+        const channel = `tagged:${way.transport}-${format}`;
+        const sub = await subscribed(c, channel, { tagsFilter: { key: 'lang', cmp: 'eq', val: 'de' } });
+        const heard = event(sub, 'publication');
+        await server.api('publish', { channel, data: 1, tags: { lang: 'en' } });
+        await server.api('publish', { channel, data: 2, tags: { lang: 'de' } });
+        const { data, tags } = await heard;
+        assert.deepEqual([decode(data), tags], [2, { lang: 'de' }]);
+      });
+
+      test('a map is loaded and kept', async () => {
+        const c = await connected('alice');
+        const channel = `board:${way.transport}-${format}`;
+        await server.api('map_publish', { channel, key: 'a', data: 1 });
+        const sub = c.newMapSubscription(channel);
+        const synced = event(sub, 'sync');
+        sub.subscribe();
+        assert.deepEqual((await synced).entries.map(({ key, data }) => [key, decode(data)]), [['a', 1]]);
+        const updated = event(sub, 'update');
+        await sub.publish('b', encode({ n: 2 }));
+        const { key, data } = await updated;
+        assert.deepEqual([key, decode(data)], ['b', { n: 2 }]);
+        const removed = event(sub, 'update', (ctx) => ctx.removed);
+        await sub.remove('a');
+        assert.equal((await removed).key, 'a');
+      });
+
+      test('history, presence, own data and headers', async () => {
+        const c = await connected('alice');
+        const sub = await subscribed(c, log('read'));
+        for (const n of [1, 2, 3]) await sub.publish(encode({ n }));
+        const { publications, offset } = await sub.history({ limit: 2, reverse: true });
+        assert.deepEqual([publications.map(({ data }) => decode(data).n), offset], [[3, 2], 3]);
+        const there = await subscribed(c, room('there'));
+        const { clients } = await there.presence();
+        assert.deepEqual(Object.values(clients).map(({ user }) => user), ['alice']);
+
+        const welcomed = client({ data: encode({ as: 'bob' }), headers: { 'X-Emulated': 'from the command' } });
+        const done = event(welcomed, 'connected');
+        welcomed.connect();
+        const { welcome, emulated } = decode((await done).data);
+        assert.deepEqual({ welcome, emulated }, { welcome: 'bob', emulated: ['from the command'] });
+      });
+
       test('the server ends it for good', async () => {
         const c = await connected(`${way.transport}-${format}-banned`);
         const gone = event(c, 'disconnected');
