@@ -43,12 +43,12 @@ func overHTTP2(t *testing.T, s *Server) (in io.Reader, out io.Writer) {
 	return res.Body, sink
 }
 
-// TestNoStreams: HTTP/2 goes on without WebSocket connections on it.
+// TestNoStreams: HTTP/2 has no WebSocket connections on it unless asked for.
 func TestNoStreams(t *testing.T) {
 	cert, key, believer := certified(t)
-	for _, disabled := range []bool{false, true} {
+	for _, enabled := range []bool{false, true} {
 		cfg := open()
-		cfg.Init.Enabled, cfg.HTTPServer.DisableWebSocketStreams = true, disabled
+		cfg.Init.Enabled, cfg.HTTPServer.WebSocketStreams = true, enabled
 		cfg.HTTPServer.TLS.Enabled, cfg.HTTPServer.TLS.CertPEM, cfg.HTTPServer.TLS.KeyPEM = true, config.PEM(cert), config.PEM(key)
 		s := run(t, cfg)
 		client := &http2.Transport{TLSClientConfig: believer}
@@ -57,8 +57,8 @@ func TestNoStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header[":protocol"], r.Header["Sec-Websocket-Version"] = []string{"websocket"}, []string{"13"}
-		if res, err := client.RoundTrip(r); (err != nil) != disabled {
-			t.Errorf("disabled %v: %v, %v", disabled, res, err)
+		if res, err := client.RoundTrip(r); (err == nil) != enabled {
+			t.Errorf("enabled %v: %v, %v", enabled, res, err)
 		}
 		r, err = http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.Addr("http").String()+"/connection/init", nil)
 		if err != nil {
@@ -66,7 +66,7 @@ func TestNoStreams(t *testing.T) {
 		}
 		res, err := client.RoundTrip(r)
 		if err != nil || res.StatusCode != http.StatusOK || res.ProtoMajor != 2 {
-			t.Fatalf("disabled %v: %v, %v", disabled, res, err)
+			t.Fatalf("enabled %v: %v, %v", enabled, res, err)
 		}
 		res.Body.Close()
 		client.CloseIdleConnections()
@@ -89,7 +89,7 @@ func readFrame(in io.Reader) ([]byte, error) {
 func TestStreamsEndWithTheServer(t *testing.T) {
 	cfg := open()
 	cfg.HTTPServer.Address, cfg.HTTPServer.Port = "127.0.0.1", 0
-	cfg.HTTPServer.InternalPort, cfg.HTTPServer.H2CExternal = freePort(t), true
+	cfg.HTTPServer.InternalPort, cfg.HTTPServer.H2CExternal, cfg.HTTPServer.WebSocketStreams = freePort(t), true, true
 	s, err := New(cfg, Logger(quiet))
 	if err != nil {
 		t.Fatal(err)

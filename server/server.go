@@ -58,9 +58,9 @@ func Intercept(list ...volute.Interceptor) Option {
 }
 
 // Handle serves more pages on the clients' port. The pattern is one of
-// http.ServeMux. A handler of WebSocket connections must know those over HTTP/2
-// (RFC 8441), too: with TLS, browsers are told that this port takes them, unless
-// http_server.disable_websocket_streams is on.
+// http.ServeMux. With http_server.websocket_streams, a handler of WebSocket
+// connections must know those over HTTP/2 (RFC 8441), too: browsers are told that
+// this port takes them.
 func Handle(pattern string, h http.Handler) Option {
 	return func(o *options) { o.pages = append(o.pages, page{pattern, h}) }
 }

@@ -241,7 +241,7 @@ func freePort(t *testing.T) int {
 
 func TestH2C(t *testing.T) {
 	cfg := open()
-	cfg.HTTPServer.InternalPort, cfg.HTTPServer.H2CExternal, cfg.Init.Enabled = freePort(t), true, true
+	cfg.HTTPServer.InternalPort, cfg.HTTPServer.H2CExternal, cfg.HTTPServer.WebSocketStreams, cfg.Init.Enabled = freePort(t), true, true, true
 	s := run(t, cfg)
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)

@@ -45,7 +45,7 @@ func (r *realtime) buildWeb() error {
 	cfg := r.server.cfg
 	h := &cfg.HTTPServer
 	external := &web{name: "http", key: "http_server.port", address: net.JoinHostPort(h.Address, strconv.Itoa(h.Port)), mux: http.NewServeMux(), loops: r.loops, log: r.log}
-	external.streams = !h.DisableWebSocketStreams
+	external.streams = h.WebSocketStreams
 	t, challenges, err := externalTLS(h)
 	if err != nil {
 		return err

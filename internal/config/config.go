@@ -82,19 +82,18 @@ type Config struct {
 
 // HTTPServer is where clients, and the API unless it has a port of its own, are served.
 type HTTPServer struct {
-	Address         string       `key:"address" doc:"Interface to listen on; empty is all."`
-	Port            int          `key:"port" default:"8000" doc:"Port of client connections, and of everything else unless internal_port is set."`
-	InternalAddress string       `key:"internal_address" doc:"Interface of the internal port; empty is that of address."`
-	InternalPort    int          `key:"internal_port" doc:"Separate port of API, admin, metrics, health and debug pages; 0 is the same port."`
-	TLS             TLS          `key:"tls"`
-	TLSExternal     bool         `key:"tls_external" doc:"TLS on the external port only."`
-	InternalTLS     TLS          `key:"internal_tls"`
-	TLSAutocert     TLSAutocert  `key:"tls_autocert"`
-	HTTP3           EnabledBlock `key:"http3"`
-	IOUring         bool         `key:"io_uring" default:"true" doc:"Send to many clients with one system call where the Linux kernel has io_uring and lets us; false is one call per message."`
-	H2CExternal     bool         `key:"h2c_external" doc:"HTTP/2 without TLS on the external port; needs a separate internal_port."`
-
-	DisableWebSocketStreams bool `key:"disable_websocket_streams" doc:"Do not tell clients of HTTP/2 that WebSocket connections may be streams of it: each has a connection of its own then, which costs less memory."`
+	Address          string       `key:"address" doc:"Interface to listen on; empty is all."`
+	Port             int          `key:"port" default:"8000" doc:"Port of client connections, and of everything else unless internal_port is set."`
+	InternalAddress  string       `key:"internal_address" doc:"Interface of the internal port; empty is that of address."`
+	InternalPort     int          `key:"internal_port" doc:"Separate port of API, admin, metrics, health and debug pages; 0 is the same port."`
+	TLS              TLS          `key:"tls"`
+	TLSExternal      bool         `key:"tls_external" doc:"TLS on the external port only."`
+	InternalTLS      TLS          `key:"internal_tls"`
+	TLSAutocert      TLSAutocert  `key:"tls_autocert"`
+	HTTP3            EnabledBlock `key:"http3"`
+	IOUring          bool         `key:"io_uring" default:"true" doc:"Send to many clients with one system call where the Linux kernel has io_uring and lets us; false is one call per message."`
+	WebSocketStreams bool         `key:"websocket_streams" doc:"Tell clients of HTTP/2 that WebSocket connections may be streams of it: saves a handshake and costs more memory than a connection of its own."`
+	H2CExternal      bool         `key:"h2c_external" doc:"HTTP/2 without TLS on the external port; needs a separate internal_port."`
 }
 
 // EnabledBlock is a feature with a switch and nothing else.

@@ -127,7 +127,7 @@ shared_poll: {hmac_secret_key: a key of the conversations}
 `, w.compressed, w.compressed)
 	if w.secure {
 		cert, key := selfSigned()
-		text += fmt.Sprintf("webtransport: {enabled: true}\nhttp_server: {address: 127.0.0.1, http3: {enabled: true}, tls: {enabled: true, cert_pem: %q, key_pem: %q}}\n", cert, key)
+		text += fmt.Sprintf("webtransport: {enabled: true}\nhttp_server: {address: 127.0.0.1, websocket_streams: true, http3: {enabled: true}, tls: {enabled: true, cert_pem: %q, key_pem: %q}}\n", cert, key)
 		text = strings.Replace(text, "\nhttp_server: {address: 127.0.0.1}\n", "\n", 1)
 	}
 	return text

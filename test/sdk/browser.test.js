@@ -34,7 +34,7 @@ const secure = new Server({
 const overTLS = new Server({
   ...transports,
   init: { enabled: true },
-  http_server: { address: '127.0.0.1', port: 0, tls: { enabled: true, cert_pem: certificate, key_pem: key } },
+  http_server: { address: '127.0.0.1', port: 0, websocket_streams: true, tls: { enabled: true, cert_pem: certificate, key_pem: key } },
 });
 
 const files = { '/json.js': 'dist/centrifuge.js', '/protobuf.js': 'dist/centrifuge.protobuf.js' };
