@@ -3,15 +3,15 @@ package loop
 // minBatch is how many sends are worth the ring: fewer are cheaper one by one.
 const minBatch = 3
 
-// maxBatched is the longest output that waits for a batch: for more, the system
-// call is a small part of the cost.
-const maxBatched = 16 << 10
+// maxBatched is the longest output that waits for a batch: for more, entering the
+// kernel is a small part of the cost.
+const maxBatched = 4 << 10
 
 // batch gathers what connections send in one round, so that it leaves with one
 // system call. Entering the kernel is a third and more of what a small send
 // costs.
 type batch struct {
-	ring    *ring // nil: the system has none, and nothing is gathered
+	ring    *ring // nil: the system has none, and nothing is gathered. Set under Loop.mu before the first raw socket comes
 	sends   []sending
 	results [ringSize]int32
 }
@@ -24,9 +24,6 @@ type sending struct {
 	shared bool
 }
 
-// takes reports whether n bytes that stay unchanged for this round may wait.
-func (b *batch) takes(n int) bool { return b.ring != nil && n <= maxBatched }
-
 // add lets p wait for submit. The connection has nothing else that waits.
 func (l *Loop) add(c *Conn, p []byte, shared bool) {
 	b := &l.batch
@@ -38,28 +35,26 @@ func (l *Loop) add(c *Conn, p []byte, shared bool) {
 }
 
 // submit sends what was gathered. It calls no handler, so it may come at any
-// time; it must come before anything else is done with a socket that is part of
-// it, and before the loop waits.
+// time; it must come before a socket that is part of it is written to,
+// half-closed, closed or given away, and before the loop waits.
 func (l *Loop) submit() {
 	b := &l.batch
 	if len(b.sends) > 0 {
-		done := 0
+		results := b.results[:len(b.sends)]
+		for i := range results {
+			results[i] = notSent
+		}
 		if len(b.sends) >= minBatch {
-			var err error
-			if done, err = b.ring.send(b.sends, &b.results); err != nil {
+			if err := b.ring.send(b.sends, results); err != nil {
 				l.logger.Warn("io_uring fails; from now on each message is sent by itself", "loop", l.index, "error", err)
 				b.ring.close()
 				b.ring = nil
 			}
 		}
-		for i := range b.sends {
-			s := &b.sends[i]
+		for i, s := range b.sends {
 			s.conn.batched = false
-			var n int
-			var err error
-			if i < done {
-				n, err = sendResult(b.results[i])
-			} else {
+			n, err := int(results[i]), error(nil)
+			if n < 0 { // the socket says what is wrong
 				n, err = sendSocket(s.conn.fd, s.p)
 			}
 			s.conn.sentSome(s.p, s.shared, n, err)
@@ -71,4 +66,20 @@ func (l *Loop) submit() {
 	// one that is being read from has written so far is not.
 	rest := copy(l.gathered, l.gathered[l.gatheredFrom:])
 	l.gathered, l.gatheredFrom = l.gathered[:rest], 0
+}
+
+// notSent is a result of less than no bytes.
+const notSent = -1
+
+// mayJoin reports whether p, which does not change before submit, can be part of
+// the loop's batch. Nothing of the connection is in it yet.
+func (c *Conn) mayJoin(p []byte) bool {
+	return c.fd >= 0 && c.loop.batch.ring != nil && len(p) <= maxBatched && c.state != closed && (c.out == nil || c.out.size == 0)
+}
+
+// leaveBatch makes sure that nothing of the connection waits in the loop's batch.
+func (c *Conn) leaveBatch() {
+	if c.batched {
+		c.loop.submit()
+	}
 }

@@ -212,3 +212,88 @@ func TestRingSendsNothingToTheClosed(t *testing.T) {
 		expect(t, client, "a")
 	}
 }
+
+// fill writes to a connection whose client does not read until its socket is full,
+// and says how much that was. On the loop; nothing of it waits.
+func fill(t *testing.T, c *Conn) (n int) {
+	for chunk := make([]byte, 64<<10); ; {
+		sent, err := sendSocket(c.fd, chunk)
+		if err != nil {
+			if err != errWouldBlock {
+				t.Error(err)
+			}
+			return n
+		}
+		n += sent
+	}
+}
+
+// TestRingOrderWithinRead: a connection is written to by another, its socket is
+// full, and it is then read from: what it writes itself comes behind, in order.
+func TestRingOrderWithinRead(t *testing.T) {
+	for _, d := range drivers {
+		if d.config.Portable {
+			continue
+		}
+		t.Run(d.name, func(t *testing.T) {
+			d.config.Loops = 1
+			l := start(t, d.config).Loop(0)
+			c := newCrowd(t, l, 2)
+			a, b := c.handlers[0], c.handlers[1]
+			var full int
+			do(l, func() {
+				a.read = func(*Conn, []byte) { b.conn.Write([]byte("1;"), true) }
+				b.read = func(conn *Conn, _ []byte) {
+					conn.Write([]byte("2;"), false)
+					a.conn.Write([]byte("x"), true)
+					a.conn.Write([]byte("y"), true)
+					conn.Write([]byte("3;"), false)
+				}
+				full = fill(t, b.conn)
+				io.WriteString(c.clients[0], "go")
+				io.WriteString(c.clients[1], "go")
+			})
+			expect(t, c.clients[0], "xy")
+			if _, err := io.CopyN(io.Discard, c.clients[1], int64(full)); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, c.clients[1], "1;2;3;")
+		})
+	}
+}
+
+// TestRingWritesOfTheEnd: what is written when a connection has closed, by a timer
+// or because a send of the batch failed, leaves before the loop waits.
+func TestRingWritesOfTheEnd(t *testing.T) {
+	for _, d := range drivers {
+		t.Run(d.name, func(t *testing.T) {
+			d.config.Loops = 1
+			l := start(t, d.config).Loop(0)
+			for name, end := range map[string]func(c *crowd){
+				"by a timer": func(c *crowd) { c.handlers[0].conn.Close() },
+				"by a failing send": func(c *crowd) {
+					if fd := c.handlers[0].conn.fd; fd >= 0 {
+						_ = shutdownSocket(fd)
+					} else {
+						c.handlers[0].conn.Close()
+					}
+					for _, h := range []*handler{c.handlers[2], c.handlers[3], c.handlers[4], c.handlers[0]} {
+						h.conn.Write([]byte("z"), true)
+					}
+				},
+			} {
+				c := newCrowd(t, l, 5)
+				do(l, func() {
+					c.handlers[0].closed = func(error) { c.handlers[1].conn.Write([]byte("bye"), true) }
+					r := &record{f: func() { end(c) }}
+					l.Schedule(&r.Timer, 0, r)
+				})
+				<-c.handlers[0].ended
+				if err := c.clients[1].SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+					t.Fatal(name, err)
+				}
+				expect(t, c.clients[1], "bye")
+			}
+		})
+	}
+}

@@ -65,16 +65,17 @@ const minCopy = 512
 func (c *Conn) Loop() *Loop { return c.loop }
 
 // Write sends p as soon as possible. Output written during this connection's
-// Read call is gathered and leaves in one send after it; otherwise Write tries
-// at once. What does not fit waits: by reference if shared, which says that
-// nobody changes p ever again, else as a copy. After the connection was closed,
+// Read call is gathered and leaves in one send after it. Such output, and what
+// is shared, leaves together with that of other connections before the loop
+// waits; the rest is tried at once. What does not fit waits: by reference if
+// shared, which says that nobody changes p ever again, else as a copy. After the connection was closed,
 // flushing included, Write does nothing. Failures are told by Handler.Closed.
 func (c *Conn) Write(p []byte, shared bool) {
 	if c.state != open || len(p) == 0 {
 		return
 	}
-	if l := c.loop; l.reading == c && c.out == nil {
-		if len(l.gathered)-l.gatheredFrom+len(p) <= bufferSize {
+	if l := c.loop; l.reading == c {
+		if c.out == nil && len(l.gathered)-l.gatheredFrom+len(p) <= bufferSize {
 			l.gathered = append(l.gathered, p...)
 			return
 		}
@@ -83,7 +84,8 @@ func (c *Conn) Write(p []byte, shared bool) {
 	c.send(p, shared)
 }
 
-// Unsent is the number of bytes that wait to be sent.
+// Unsent is the number of bytes that wait to be sent, without those that will be
+// tried before the loop waits.
 func (c *Conn) Unsent() int {
 	n := 0
 	if c.out != nil {
@@ -155,7 +157,7 @@ func (c *Conn) fail(err error) {
 
 // release gives up all that a closed connection holds.
 func (c *Conn) release() {
-	c.submitted()
+	c.leaveBatch()
 	if c.out != nil {
 		c.loop.Cancel(&c.out.deadline)
 		c.out = nil
@@ -191,7 +193,7 @@ func (c *Conn) deliver(p []byte) {
 
 // sendGathered sends what was written during the connection's Read call.
 func (c *Conn) sendGathered() {
-	c.submitted() // which moves what was gathered
+	c.leaveBatch() // which moves what was gathered
 	l := c.loop
 	p := l.gathered[l.gatheredFrom:]
 	switch {
@@ -223,7 +225,7 @@ func (c *Conn) transmit(p []byte, shared bool) {
 	if c.state == closed {
 		return
 	}
-	c.submitted()
+	c.leaveBatch()
 	switch {
 	case c.fd < 0 || c.out != nil && c.out.size > 0:
 		c.sentSome(p, shared, 0, nil)
@@ -232,19 +234,6 @@ func (c *Conn) transmit(p []byte, shared bool) {
 	default:
 		n, err := sendSocket(c.fd, p)
 		c.sentSome(p, shared, n, err)
-	}
-}
-
-// mayJoin reports whether p, which does not change before the loop's batch is
-// submitted, can be part of it. Nothing of the connection is in it yet.
-func (c *Conn) mayJoin(p []byte) bool {
-	return c.loop.batch.takes(len(p)) && c.fd >= 0 && c.state != closed && (c.out == nil || c.out.size == 0)
-}
-
-// submitted makes sure that nothing of the connection waits in the loop's batch.
-func (c *Conn) submitted() {
-	if c.batched {
-		c.loop.submit()
 	}
 }
 
@@ -303,7 +292,7 @@ func (c *Conn) settle() {
 		c.out = nil
 	}
 	if c.state == flushing {
-		c.submitted()
+		c.leaveBatch()
 	}
 	if c.state == flushing && c.out.size == 0 {
 		c.state = lingering

@@ -55,7 +55,7 @@ func (n *lent) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 // handler is not called again, not even Closed, unless there is an error: then
 // the connection is closed as usual.
 func (c *Conn) Return(head []byte) (net.Conn, error) {
-	c.submitted()
+	c.leaveBatch()
 	if c.state != open || c.out != nil || c.fd < 0 {
 		return nil, net.ErrClosed
 	}

@@ -239,8 +239,9 @@ func (l *Loop) run() {
 			more = l.drain()
 		}
 		l.wheel.advance(l.tick(l.now))
-		l.submit()
-		l.reap()
+		for l.submit(); len(l.dying) > 0; l.submit() {
+			l.reap() // those that are told may write to others
+		}
 		switch {
 		case !more:
 			l.park()

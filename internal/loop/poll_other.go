@@ -21,10 +21,9 @@ type ring struct{}
 
 const ringSize = 1
 
-func newRing() (*ring, error)                               { return nil, errors.ErrUnsupported }
-func (*ring) close()                                        {}
-func (*ring) send([]sending, *[ringSize]int32) (int, error) { return 0, errors.ErrUnsupported }
-func sendResult(int32) (int, error)                         { return 0, errors.ErrUnsupported }
+func newRing() (*ring, error)               { return nil, errors.ErrUnsupported }
+func (*ring) close()                        {}
+func (*ring) send([]sending, []int32) error { return errors.ErrUnsupported }
 
 var errWouldBlock = errors.New("would block")
 
