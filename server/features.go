@@ -34,8 +34,8 @@ func Missing(cfg *Config) []Finding {
 		if ns.Name != "" {
 			key = "channel.namespaces." + ns.Name
 		}
-		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
-			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history", Fix: "use broker.type redisnats, or set history_size to 0"})
+		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && !cfg.Broker.NATS.JetStream.Enabled && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
+			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history without JetStream", Fix: "set broker.nats.jetstream.enabled, use broker.type redisnats, or set history_size to 0"})
 		}
 		if strings.HasPrefix(ns.SubscriptionType, "map") && (cfg.Engine.Type != "memory" || cfg.Broker.Enabled && cfg.Broker.Type != "memory") {
 			found = append(found, Finding{Severity: config.Error, Key: key + ".subscription_type", Message: "this version keeps maps in memory only", Fix: "use engine.type memory, or another subscription_type"})

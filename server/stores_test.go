@@ -106,7 +106,13 @@ func TestReadyFollowsTheBroker(t *testing.T) {
 	}
 }
 
-func TestRedisKeysAreNamedInErrors(t *testing.T) {
+func TestBrokerKeysAreNamedInErrors(t *testing.T) {
+	jetStream := func(change func(*Config)) func(*Config) {
+		return func(c *Config) {
+			c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.JetStream.Enabled = true, "nats", true
+			change(c)
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		change func(*Config)
@@ -132,10 +138,13 @@ func TestRedisKeysAreNamedInErrors(t *testing.T) {
 		{"nats history", func(c *Config) {
 			c.Broker.Enabled, c.Broker.Type = true, "nats"
 			c.Channel.WithoutNamespace.HistorySize, c.Channel.WithoutNamespace.HistoryTTL = 1, time.Minute
-		}, "channel.without_namespace.history_size: broker.type nats keeps no history"},
+		}, "channel.without_namespace.history_size: broker.type nats keeps no history without JetStream"},
 		{"nats timeout", func(c *Config) {
 			c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.DialTimeout = true, "nats", 0
 		}, "broker.nats: dial_timeout"},
+		{"raw jetstream", jetStream(func(c *Config) { c.Broker.NATS.RawMode.Enabled = true }), "broker.nats.jetstream: goes with neither raw_mode"},
+		{"jetstream replicas", jetStream(func(c *Config) { c.Broker.NATS.JetStream.Replicas = 2 }), "broker.nats.jetstream.replicas: 2; write 1, 3 or 5"},
+		{"jetstream presence", jetStream(func(c *Config) { c.Broker.NATS.JetStream.PresenceTTL = time.Millisecond }), "broker.nats.jetstream.presence_ttl: 1ms"},
 		{"raw redisnats", func(c *Config) {
 			c.Broker.Enabled, c.Broker.Type, c.Broker.RedisNATS.NATS.RawMode.Enabled = true, "redisnats", true
 		}, "broker.redisnats.nats: raw_mode"},

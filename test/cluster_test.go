@@ -475,22 +475,33 @@ func await(t *testing.T, what string, within time.Duration, missing func() strin
 	}
 }
 
+// brokerEvents are what a broker of one process suffers.
+func brokerEvents(name string, p *brokertest.Process) []event {
+	return []event{
+		{name + " is killed", func(*testing.T, []*member) time.Time {
+			p.Kill()
+			time.Sleep(2 * time.Second)
+			p.Start()
+			return time.Now()
+		}},
+		{name + " is paused", func(*testing.T, []*member) time.Time {
+			p.Pause()
+			time.Sleep(3 * time.Second)
+			p.Resume()
+			return time.Now()
+		}},
+	}
+}
+
 func TestClusterSurvivesRedis(t *testing.T) {
 	redis := brokertest.Redis(t, "appendonly yes", "appendfsync always")
-	survive(t, "engine: {type: redis, redis: {address: "+redis.Addr+"}}", append(nodeEvents,
-		event{"Redis is killed", func(*testing.T, []*member) time.Time {
-			redis.Kill()
-			time.Sleep(2 * time.Second)
-			redis.Start()
-			return time.Now()
-		}},
-		event{"Redis is paused", func(*testing.T, []*member) time.Time {
-			redis.Pause()
-			time.Sleep(3 * time.Second)
-			redis.Resume()
-			return time.Now()
-		}},
-	))
+	survive(t, "engine: {type: redis, redis: {address: "+redis.Addr+"}}", append(nodeEvents, brokerEvents("Redis", redis)...))
+}
+
+func TestClusterSurvivesJetStream(t *testing.T) {
+	nats := brokertest.NATS(t)
+	survive(t, "broker: {enabled: true, type: nats, nats: {url: \"nats://"+nats.Addr+"\", jetstream: {enabled: true}}}",
+		append(nodeEvents, brokerEvents("NATS", nats)...))
 }
 
 func TestClusterSurvivesFailover(t *testing.T) {

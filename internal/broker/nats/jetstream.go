@@ -1,0 +1,428 @@
+package nats
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/volute-io/volute"
+)
+
+// JetStream makes NATS keep history and presence.
+type JetStream struct {
+	Replicas       int  // of each stream
+	Memory         bool // what is kept is gone when the servers are; else it is in files
+	HistoryMetaTTL time.Duration
+	PresenceTTL    time.Duration // how long an entry outlives its last renewal, at least 1s
+}
+
+// Two streams keep everything, one message per subject:
+//
+//	<prefix>.v1s.h.<topic>           head of a channel, or a probe; republished to <prefix>.v1.<topic>
+//	<prefix>.v1s.r.<slot>.<topic>    publication that is no longer the head
+//	<prefix>.v1s.i.<key>.<topic>     result for an idempotency key
+//	<prefix>.v1p.c.<channel>.<user>.<client>   info
+//	<prefix>.v1p.u.<channel>.<user>            empty: the user is there
+//
+// Every message has a TTL, which servers count by their own clocks.
+const (
+	stored  = ".v1s."
+	present = ".v1p."
+)
+
+// Headers of NATS that carry what the client library has no name for.
+const (
+	headerTTL         = "Nats-TTL"
+	headerExpect      = "Nats-Expected-Last-Subject-Sequence"
+	headerExpectOf    = "Nats-Expected-Last-Subject-Sequence-Subject"
+	headerTime        = "Nats-Time-Stamp"
+	headerSubject     = "Nats-Subject"
+	headerSequence    = "Nats-Sequence"
+	headerPending     = "Nats-Num-Pending"
+	headerStatus      = "Status"
+	headerDescription = "Description"
+
+	api = "$JS.API."
+)
+
+// Codes of errors that are understood here.
+const (
+	codeMoved         jetstream.ErrorCode = 10071 // the last sequence is another
+	codeMoving        jetstream.ErrorCode = 10164 // or about to be
+	codeNotFound      jetstream.ErrorCode = 10037
+	codeNoSequence    jetstream.ErrorCode = 10043
+	codeNotDeleted    jetstream.ErrorCode = 10057
+	codeNoStream      jetstream.ErrorCode = 10059
+	codeBadConfig     jetstream.ErrorCode = 10052
+	codeNotEnabled    jetstream.ErrorCode = 10076
+	codeNotForAccount jetstream.ErrorCode = 10039
+	codeNotReplicated jetstream.ErrorCode = 10074
+	codeNoPeers       jetstream.ErrorCode = 10005
+	codeNoMemory      jetstream.ErrorCode = 10028
+	codeNoStorage     jetstream.ErrorCode = 10047
+	codeNoResources   jetstream.ErrorCode = 10023
+	codeNotStored     jetstream.ErrorCode = 10077
+)
+
+// code is that of an error of JetStream, 0 of others.
+func code(err error) jetstream.ErrorCode {
+	var refused *jetstream.APIError
+	if errors.As(err, &refused) {
+		return refused.ErrorCode
+	}
+	return 0
+}
+
+// errMoved: a message was not stored, because another one came first.
+var errMoved = errors.New("another node was faster")
+
+// store is JetStream as the Broker uses it.
+type store struct {
+	carrier  *Carrier
+	cfg      *JetStream
+	prefix   string // of subjects, without .v1
+	channels string // names of the streams
+	presence string
+
+	ready atomic.Bool  // the streams were there
+	skew  atomic.Int64 // nanoseconds that the servers' clock is ahead of ours
+	lanes [256]chan struct{}
+}
+
+func newStore(c *Carrier) *store {
+	s := &store{carrier: c, cfg: c.cfg.JetStream, prefix: c.cfg.Prefix}
+	name := streamName(c.cfg.Prefix)
+	s.channels, s.presence = name+"_channels", name+"_presence"
+	for i := range s.lanes {
+		s.lanes[i] = make(chan struct{}, 1)
+	}
+	return s
+}
+
+// streamName makes a name of a prefix. Dots and the like must not be in it.
+func streamName(prefix string) string {
+	name := strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, prefix)
+	if name != prefix {
+		name += "_" + hash(prefix)[:8]
+	}
+	return name
+}
+
+// hash makes a short token of any text.
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// ensure makes the streams, or brings them to what the configuration says.
+func (s *store) ensure(ctx context.Context) error {
+	nc, err := s.carrier.publisher()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.carrier.cfg.Timeout)
+	defer cancel()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return s.failure(err)
+	}
+	storage := jetstream.FileStorage
+	if s.cfg.Memory {
+		storage = jetstream.MemoryStorage
+	}
+	for _, c := range []jetstream.StreamConfig{
+		{
+			Name: s.channels, Subjects: []string{s.prefix + stored + ">"},
+			RePublish: &jetstream.RePublish{Source: s.prefix + stored + "h.>", Destination: s.prefix + ".v1.>"},
+		},
+		{Name: s.presence, Subjects: []string{s.prefix + present + ">"}},
+	} {
+		c.MaxMsgsPerSubject, c.AllowMsgTTL, c.AllowDirect = 1, true, true
+		c.Storage, c.Replicas = storage, s.cfg.Replicas
+		made, err := js.CreateStream(ctx, c)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			made, err = js.UpdateStream(ctx, c)
+		}
+		if err != nil {
+			return s.failure(fmt.Errorf("stream %s: %w", c.Name, err))
+		}
+		if !made.CachedInfo().Config.AllowMsgTTL {
+			return s.failure(fmt.Errorf("broker.nats.jetstream needs nats-server 2.12 or newer, this is %s", nc.ConnectedServerVersion()))
+		}
+	}
+	s.ready.Store(true)
+	return nil
+}
+
+// ask sends a request and returns the answer, which is not an error. It makes the
+// streams if they are not there.
+func (s *store) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	for try := 0; ; try++ {
+		if !s.ready.Load() {
+			if err := s.ensure(ctx); err != nil {
+				return nil, err
+			}
+		}
+		answer, err := s.carrier.request(ctx, m)
+		if err == nil {
+			err = refusal(answer.Data)
+		}
+		switch {
+		case err == nil:
+			return answer.Data, nil
+		case errors.Is(err, errMoved):
+			return nil, err
+		case errors.Is(err, nats.ErrNoResponders) || code(err) == codeNoStream:
+			s.ready.Store(false)
+			if try == 0 {
+				continue
+			}
+		}
+		return nil, s.failure(err)
+	}
+}
+
+// refusal is the error that an answer is, if it is one.
+func refusal(answer []byte) error {
+	var refused struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	switch err := json.Unmarshal(answer, &refused); {
+	case err != nil:
+		return fmt.Errorf("answered with nonsense: %w", err)
+	case refused.Error == nil:
+		return nil
+	case refused.Error.ErrorCode == codeMoved || refused.Error.ErrorCode == codeMoving:
+		return errMoved
+	}
+	return refused.Error
+}
+
+// call asks the API of JetStream: who leads a stream answers. answer may be nil.
+func (s *store) call(ctx context.Context, what string, request, answer any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	b, err := s.ask(ctx, &nats.Msg{Subject: api + what, Data: body})
+	if err != nil || answer == nil {
+		return err
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return s.failure(fmt.Errorf("answered with nonsense: %w", err))
+	}
+	return nil
+}
+
+// message is one that a stream keeps.
+type message struct {
+	subject string
+	seq     uint64
+	at      time.Time
+	header  nats.Header
+	data    []byte
+}
+
+// query is what STREAM.MSG.GET and DIRECT.GET are asked for.
+type query struct {
+	Seq   uint64   `json:"seq,omitempty"`
+	Last  string   `json:"last_by_subj,omitempty"`
+	Next  string   `json:"next_by_subj,omitempty"`
+	Batch int      `json:"batch,omitempty"`
+	Lasts []string `json:"multi_last,omitempty"`
+}
+
+// get returns a message as the stream's leader has it, nil if there is none.
+func (s *store) get(ctx context.Context, stream string, q query) (*message, error) {
+	var answer struct {
+		Message struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	err := s.call(ctx, "STREAM.MSG.GET."+stream, q, &answer)
+	if code(err) == codeNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &message{subject: answer.Message.Subject, seq: answer.Message.Seq, at: answer.Message.Time, data: answer.Message.Data}
+	if len(answer.Message.Header) > 0 {
+		if m.header, err = nats.DecodeHeadersMsg(answer.Message.Header); err != nil {
+			return nil, s.failure(fmt.Errorf("%s: headers were not understood: %w", m.subject, err))
+		}
+	}
+	return m, nil
+}
+
+// list returns messages as any server has them that keeps the stream, oldest
+// first, and how many more there are.
+func (s *store) list(ctx context.Context, stream string, q query) (found []*message, more int, err error) {
+	if !s.ready.Load() {
+		if err := s.ensure(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, 0, err
+	}
+	answers, err := s.carrier.requestMany(ctx, &nats.Msg{Subject: api + "DIRECT.GET." + stream, Data: body})
+	if err != nil {
+		return nil, 0, s.failure(err)
+	}
+	for _, a := range answers {
+		if p := a.Header.Get(headerPending); p != "" {
+			more, _ = strconv.Atoi(p)
+		}
+		switch a.Header.Get(headerStatus) {
+		case "":
+		case "204", "404":
+			continue
+		default:
+			return nil, 0, s.failure(fmt.Errorf("%s: %s", stream, a.Header.Get("Description")))
+		}
+		m := &message{subject: a.Header.Get(headerSubject), header: a.Header, data: a.Data}
+		if m.seq, err = strconv.ParseUint(a.Header.Get(headerSequence), 10, 64); err != nil {
+			return nil, 0, s.failure(fmt.Errorf("%s: answered with nonsense: %w", stream, err))
+		}
+		found = append(found, m)
+	}
+	return found, more, nil
+}
+
+// expect makes a message be stored only while a subject's last one is the one with
+// this sequence; 0: while there is none.
+type expect struct {
+	subject string
+	seq     uint64
+}
+
+// put stores a message, which lives for at least ttl. It replaces that of the
+// same subject.
+func (s *store) put(ctx context.Context, m *nats.Msg, ttl time.Duration, e *expect) error {
+	if m.Header == nil {
+		m.Header = nats.Header{}
+	}
+	m.Header.Set(headerTTL, seconds(ttl))
+	if e != nil {
+		m.Header.Set(headerExpect, strconv.FormatUint(e.seq, 10))
+		if e.subject != m.Subject {
+			m.Header.Set(headerExpectOf, e.subject)
+		}
+	}
+	_, err := s.ask(ctx, m)
+	return err
+}
+
+// purge removes what a filter matches, up to a sequence; 0: all.
+func (s *store) purge(ctx context.Context, stream, filter string, before uint64) error {
+	return s.call(ctx, "STREAM.PURGE."+stream, struct {
+		Seq    uint64 `json:"seq,omitempty"`
+		Filter string `json:"filter"`
+	}{before, filter}, nil)
+}
+
+// remove removes one message, if it is still there.
+func (s *store) remove(ctx context.Context, stream string, seq uint64) error {
+	err := s.call(ctx, "STREAM.MSG.DELETE."+stream, struct {
+		Seq     uint64 `json:"seq"`
+		NoErase bool   `json:"no_erase"`
+	}{seq, true}, nil)
+	if c := code(err); c == codeNotFound || c == codeNoSequence || c == codeNotDeleted {
+		return nil // somebody else was faster
+	}
+	return err
+}
+
+// seconds is a duration as headers of TTLs have it: whole seconds, rounded up.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
+}
+
+// now is the servers' time, as far as probes have told it.
+func (s *store) now() time.Time { return time.Now().Add(time.Duration(s.skew.Load())) }
+
+// heard learns the servers' time from a probe that has come back.
+func (s *store) heard(m *nats.Msg) {
+	if at, err := time.Parse(time.RFC3339Nano, m.Header.Get(headerTime)); err == nil {
+		s.skew.Store(int64(time.Until(at)))
+	}
+}
+
+// probe takes the way of a publication: it is stored, and comes back for that.
+func (s *store) probe(ctx context.Context, topic string, msg []byte) error {
+	subject, err := s.subject("h", topic)
+	if err != nil {
+		return err
+	}
+	return s.put(ctx, &nats.Msg{Subject: subject, Data: msg}, time.Second, nil)
+}
+
+// subject names what is kept of a topic: kind is "h", "r.<slot>" or "i.<key>".
+func (s *store) subject(kind, topic string) (string, error) {
+	subject, err := s.carrier.subject(topic)
+	if err != nil {
+		return "", err
+	}
+	return s.prefix + stored + kind + strings.TrimPrefix(subject, s.prefix+".v1"), nil
+}
+
+// failure says whose error it is, and what helps.
+func (s *store) failure(err error) error {
+	switch c := code(err); {
+	case errors.Is(err, context.Canceled), errors.Is(err, volute.ErrBadRequest):
+		return err
+	case c == codeNotEnabled || errors.Is(err, nats.ErrNoResponders):
+		err = fmt.Errorf("%w: JetStream is not enabled on the servers, or has no leader; start them with -js, or remove broker.nats.jetstream.enabled", err)
+	case c == codeNotForAccount:
+		err = fmt.Errorf("%w; give the account jetstream: enabled, or remove broker.nats.jetstream.enabled", err)
+	case c == codeNotReplicated || c == codeNoPeers:
+		err = fmt.Errorf("%w; broker.nats.jetstream.replicas is %d, as many servers must be in the cluster", err, s.cfg.Replicas)
+	case c == codeNoStorage || c == codeNoMemory || c == codeNoResources || c == codeNotStored:
+		err = fmt.Errorf("%w; JetStream is out of storage: raise max_file_store or max_memory_store of the servers, or the limits of the account", err)
+	case c == codeBadConfig && strings.Contains(err.Error(), "storage"):
+		err = fmt.Errorf("%w; it was made with another broker.nats.jetstream.storage: delete it, or use another prefix", err)
+	case errors.Is(err, nats.ErrPermissionViolation):
+		err = fmt.Errorf("%w; the user must be allowed to publish to $JS.API.> and %s.>, and to subscribe to _INBOX.> and %s.>", err, s.prefix, s.prefix)
+	}
+	return s.carrier.failure(err)
+}
+
+// lane lets one publication of a channel be on its way at a time, so that a node
+// does not compete with itself. The caller must call the function it returns.
+func (s *store) lane(ctx context.Context, channel string) (leave func(), err error) {
+	var h uint32 = 2166136261
+	for i := range len(channel) {
+		h = (h ^ uint32(channel[i])) * 16777619
+	}
+	lane := s.lanes[h%uint32(len(s.lanes))]
+	select {
+	case lane <- struct{}{}:
+		return func() { <-lane }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
