@@ -125,7 +125,7 @@ func listen(t *testing.T, b *nats.Broker, channels ...string) <-chan string {
 
 func say(t *testing.T, b volute.Broker, channel, text string) error {
 	t.Helper()
-	_, err := b.Publish(t.Context(), channel, volute.Delivery{Kind: volute.DeliverPublication, Publication: &volute.Publication{Data: []byte(text)}}, volute.PublishOptions{})
+	_, err := b.Publish(t.Context(), channel, publication(text), volute.PublishOptions{})
 	return err
 }
 

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,9 +45,8 @@ const (
 type head struct {
 	Epoch  string `json:"e"`
 	Offset uint64 `json:"o"`
-	Floor  uint64 `json:"f,omitempty"` // publications up to here are forgotten
+	Floor  uint64 `json:"f,omitempty"` // publications up to here are not in the history any more
 
-	Size int           `json:"n,omitempty"` // of the history
 	TTL  time.Duration `json:"t,omitempty"` // of the publication
 	Meta time.Duration `json:"m"`           // of the position
 	Kept bool          `json:"k,omitempty"` // the message is the publication at Offset
@@ -129,16 +129,10 @@ func (h *head) add(size int, ttl time.Duration) {
 		h.Grown, h.Fewer, h.Slots = h.Offset, h.Slots, slots
 	}
 	h.Offset++
-	h.Size, h.TTL, h.Kept = size, ttl, true
-}
-
-// window is the span of offsets that the history holds; none if first > last.
-func (h *head) window() (first, last uint64) {
-	first = h.Floor + 1
-	if size := uint64(h.Size); h.Offset > size {
-		first = max(first, h.Offset-size+1)
+	h.TTL, h.Kept = ttl, true
+	if h.Offset > uint64(size) {
+		h.Floor = max(h.Floor, h.Offset-uint64(size))
 	}
-	return first, h.Offset
 }
 
 // slot names where a publication stays.
@@ -172,7 +166,7 @@ func (s *store) replace(ctx context.Context, topic string, h, next *head, data [
 // as long as the one after it lives, and the result of its idempotency key.
 func (s *store) settle(ctx context.Context, topic string, h, next *head, while *expect) error {
 	age := s.now().Sub(h.at)
-	if first, _ := next.window(); s.alive(h) && h.Epoch == next.Epoch && h.Offset >= first {
+	if s.alive(h) && h.Epoch == next.Epoch && h.Offset > next.Floor {
 		d, err := feed.ParseMessage(h.data)
 		if err != nil {
 			return s.failure(fmt.Errorf("the latest publication of %q was not understood: %w", topic, err))
@@ -361,7 +355,7 @@ func (b *Broker) read(ctx context.Context, channel string, q volute.HistoryQuery
 
 // choose returns what a query asks for.
 func (s *store) choose(ctx context.Context, topic string, h *head, q volute.HistoryQuery) (list []*volute.Publication, err error) {
-	first, last := h.window()
+	first, last := h.Floor+1, h.Offset
 	switch {
 	case q.Limit == 0 || h.Kept && !s.alive(h):
 		return nil, nil
@@ -416,7 +410,7 @@ func (s *store) span(ctx context.Context, topic string, h *head, from, to uint64
 			return nil, err
 		}
 		// A replica may be behind the leader, which has told us the head.
-		behind := s.cfg.Replicas > 1 && s.alive(h) && to == h.Offset-1 && (len(list) == 0 || list[len(list)-1].Offset != to)
+		behind := s.cfg.Replicas > 1 && s.alive(h) && to+1 == h.Offset && (len(list) == 0 || list[len(list)-1].Offset != to)
 		if !behind || pause > 200*time.Millisecond {
 			break
 		}
@@ -442,50 +436,40 @@ func (s *store) slots(ctx context.Context, topic string, h *head, from, to uint6
 		}
 		wanted = append(wanted, subject)
 	}
-	for len(wanted) > 0 {
-		found, more, err := s.list(ctx, s.channels, query{Lasts: wanted})
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range found {
-			d, err := feed.ParseMessage(m.data)
-			if err != nil || d.Publication == nil {
-				return nil, s.failure(fmt.Errorf("%s holds what nobody of us has stored: %w", m.subject, err))
-			}
-			if d.Epoch == h.Epoch && d.Publication.Offset >= from && d.Publication.Offset <= to {
-				list = append(list, d.Publication)
-			}
-		}
-		if more == 0 || len(found) == 0 {
-			break
-		}
-		// The answer was too large to come at once.
-		wanted = slices.DeleteFunc(wanted, func(subject string) bool {
-			return slices.ContainsFunc(found, func(m *message) bool { return m.subject == subject })
-		})
+	found, err := s.lasts(ctx, s.channels, wanted...)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(list, func(a, b *volute.Publication) int { return int(int64(a.Offset - b.Offset)) })
+	for _, m := range found {
+		d, err := feed.ParseMessage(m.data)
+		if err != nil || d.Publication == nil {
+			return nil, s.failure(fmt.Errorf("%s holds what nobody of us has stored: %w", m.subject, err))
+		}
+		if d.Epoch == h.Epoch && d.Publication.Offset >= from && d.Publication.Offset <= to {
+			list = append(list, d.Publication)
+		}
+	}
+	slices.SortFunc(list, func(a, b *volute.Publication) int { return cmp.Compare(a.Offset, b.Offset) })
 	return list, nil
 }
 
 // forget forgets the publications of a channel.
 func (b *Broker) forget(ctx context.Context, channel string) error {
 	s, topic := b.carrier.store, feed.ChannelTopic(channel)
-	var h head
-	err := s.again(ctx, channel, func() (err error) {
-		if h, err = s.head(ctx, topic); err != nil || h.seq == 0 {
+	subject, err := s.subject("r.*", topic)
+	if err != nil {
+		return err
+	}
+	return s.again(ctx, channel, func() error {
+		h, err := s.head(ctx, topic)
+		if err != nil || h.seq == 0 {
+			return err
+		}
+		if err := s.purge(ctx, s.channels, subject, h.seq); err != nil { // first, it may make room for the head
 			return err
 		}
 		next := s.follow(&h, volute.Position{}, h.Meta)
 		next.Floor = h.Offset
 		return s.replace(ctx, topic, &h, &next, nil)
 	})
-	if err != nil || h.seq == 0 {
-		return err
-	}
-	subject, err := s.subject("r.*", topic)
-	if err != nil {
-		return err
-	}
-	return s.purge(ctx, s.channels, subject, h.seq)
 }

@@ -31,8 +31,9 @@ type JetStream struct {
 //	<prefix>.v1s.h.<topic>           head of a channel, or a probe; republished to <prefix>.v1.<topic>
 //	<prefix>.v1s.r.<slot>.<topic>    publication that is no longer the head
 //	<prefix>.v1s.i.<key>.<topic>     result for an idempotency key
-//	<prefix>.v1p.c.<channel>.<user>.<client>   info
-//	<prefix>.v1p.u.<channel>.<user>            empty: the user is there
+//	<prefix>.v1s.f.<node>            empty: see line.settle
+//	<prefix>.v1p.c.<channel>.<place>   info of a client, see place
+//	<prefix>.v1p.u.<channel>.<user>    empty: the user is there
 //
 // Every message has a TTL, which servers count by their own clocks.
 const (
@@ -94,13 +95,14 @@ type store struct {
 	channels string // names of the streams
 	presence string
 
-	ready atomic.Bool  // the streams were there
-	skew  atomic.Int64 // nanoseconds that the servers' clock is ahead of ours
-	lanes [256]chan struct{}
+	ready  atomic.Bool // the streams were there
+	making chan struct{}
+	skew   atomic.Int64 // nanoseconds that the servers' clock is ahead of ours
+	lanes  [256]chan struct{}
 }
 
 func newStore(c *Carrier) *store {
-	s := &store{carrier: c, cfg: c.cfg.JetStream, prefix: c.cfg.Prefix}
+	s := &store{carrier: c, cfg: c.cfg.JetStream, prefix: c.cfg.Prefix, making: make(chan struct{}, 1)}
 	name := streamName(c.cfg.Prefix)
 	s.channels, s.presence = name+"_channels", name+"_presence"
 	for i := range s.lanes {
@@ -127,6 +129,23 @@ func streamName(prefix string) string {
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// ensured makes the streams unless they were there. Who comes meanwhile waits.
+func (s *store) ensured(ctx context.Context) error {
+	if s.ready.Load() {
+		return nil
+	}
+	select {
+	case s.making <- struct{}{}:
+		defer func() { <-s.making }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.ready.Load() {
+		return nil
+	}
+	return s.ensure(ctx)
 }
 
 // ensure makes the streams, or brings them to what the configuration says.
@@ -159,8 +178,9 @@ func (s *store) ensure(ctx context.Context) error {
 			made, err = js.UpdateStream(ctx, c)
 		}
 		if err != nil {
-			return s.failure(fmt.Errorf("stream %s: %w", c.Name, err))
+			return s.failure(fmt.Errorf("stream %s: %w", c.Name, s.carrier.unanswered(ctx, nc, err)))
 		}
+		s.clock(made.CachedInfo().TimeStamp)
 		if !made.CachedInfo().Config.AllowMsgTTL {
 			return s.failure(fmt.Errorf("broker.nats.jetstream needs nats-server 2.12 or newer, this is %s", nc.ConnectedServerVersion()))
 		}
@@ -175,11 +195,9 @@ func (s *store) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	for try := 0; ; try++ {
-		if !s.ready.Load() {
-			if err := s.ensure(ctx); err != nil {
-				return nil, err
-			}
+	for pause := 25 * time.Millisecond; ; pause *= 2 {
+		if err := s.ensured(ctx); err != nil {
+			return nil, err
 		}
 		answer, err := s.carrier.request(ctx, m)
 		if err == nil {
@@ -190,13 +208,16 @@ func (s *store) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
 			return answer.Data, nil
 		case errors.Is(err, errMoved):
 			return nil, err
-		case errors.Is(err, nats.ErrNoResponders) || code(err) == codeNoStream:
-			s.ready.Store(false)
-			if try == 0 {
-				continue
-			}
+		case !errors.Is(err, nats.ErrNoResponders) && code(err) != codeNoStream, pause > 500*time.Millisecond:
+			return nil, s.failure(err)
 		}
-		return nil, s.failure(err)
+		// Nobody has taken it. A stream that is there has a leader in a moment.
+		s.ready.Store(false)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -252,6 +273,13 @@ type query struct {
 
 // get returns a message as the stream's leader has it, nil if there is none.
 func (s *store) get(ctx context.Context, stream string, q query) (*message, error) {
+	if s.cfg.Replicas == 1 { // nobody else has it, and this is cheaper
+		found, _, err := s.list(ctx, stream, q)
+		if err != nil || len(found) == 0 {
+			return nil, err
+		}
+		return found[0], nil
+	}
 	var answer struct {
 		Message struct {
 			Subject string    `json:"subject"`
@@ -277,19 +305,24 @@ func (s *store) get(ctx context.Context, stream string, q query) (*message, erro
 	return m, nil
 }
 
+// errTooMany: more messages match than a server lists.
+var errTooMany = errors.New("too many messages match")
+
 // list returns messages as any server has them that keeps the stream, oldest
 // first, and how many more there are.
 func (s *store) list(ctx context.Context, stream string, q query) (found []*message, more int, err error) {
-	if !s.ready.Load() {
-		if err := s.ensure(ctx); err != nil {
-			return nil, 0, err
-		}
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	if err := s.ensured(ctx); err != nil {
+		return nil, 0, err
 	}
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, 0, err
 	}
-	answers, err := s.carrier.requestMany(ctx, &nats.Msg{Subject: api + "DIRECT.GET." + stream, Data: body})
+	many := q.Batch > 0 || len(q.Lasts) > 0
+	answers, err := s.carrier.requestMany(ctx, &nats.Msg{Subject: api + "DIRECT.GET." + stream, Data: body}, many)
 	if err != nil {
 		return nil, 0, s.failure(err)
 	}
@@ -301,16 +334,39 @@ func (s *store) list(ctx context.Context, stream string, q query) (found []*mess
 		case "":
 		case "204", "404":
 			continue
+		case "413":
+			return nil, 0, errTooMany
+		case "503":
+			s.ready.Store(false)
+			return nil, 0, s.failure(nats.ErrNoResponders)
 		default:
-			return nil, 0, s.failure(fmt.Errorf("%s: %s", stream, a.Header.Get("Description")))
+			return nil, 0, s.failure(fmt.Errorf("%s: %s", stream, a.Header.Get(headerDescription)))
 		}
 		m := &message{subject: a.Header.Get(headerSubject), header: a.Header, data: a.Data}
-		if m.seq, err = strconv.ParseUint(a.Header.Get(headerSequence), 10, 64); err != nil {
+		var err1, err2 error
+		m.seq, err1 = strconv.ParseUint(a.Header.Get(headerSequence), 10, 64)
+		m.at, err2 = time.Parse(time.RFC3339Nano, a.Header.Get(headerTime))
+		if err := errors.Join(err1, err2); err != nil {
 			return nil, 0, s.failure(fmt.Errorf("%s: answered with nonsense: %w", stream, err))
 		}
 		found = append(found, m)
 	}
 	return found, more, nil
+}
+
+// lasts returns the last messages of all subjects that match, as list does.
+func (s *store) lasts(ctx context.Context, stream string, subjects ...string) (all []*message, err error) {
+	for q := (query{Lasts: subjects}); ; {
+		found, more, err := s.list(ctx, stream, q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+		if more == 0 || len(found) == 0 {
+			return all, nil
+		}
+		q.Seq = found[len(found)-1].seq + 1 // they were too large to come at once
+	}
 }
 
 // expect makes a message be stored only while a subject's last one is the one with
@@ -362,13 +418,20 @@ func seconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
 }
 
-// now is the servers' time, as far as probes have told it.
+// now is the servers' time, as far as they have told it.
 func (s *store) now() time.Time { return time.Now().Add(time.Duration(s.skew.Load())) }
 
-// heard learns the servers' time from a probe that has come back.
+// clock learns what time it is for the servers.
+func (s *store) clock(now time.Time) {
+	if !now.IsZero() {
+		s.skew.Store(int64(time.Until(now)))
+	}
+}
+
+// heard learns it from a probe that has come back.
 func (s *store) heard(m *nats.Msg) {
 	if at, err := time.Parse(time.RFC3339Nano, m.Header.Get(headerTime)); err == nil {
-		s.skew.Store(int64(time.Until(at)))
+		s.clock(at)
 	}
 }
 
@@ -393,7 +456,7 @@ func (s *store) subject(kind, topic string) (string, error) {
 // failure says whose error it is, and what helps.
 func (s *store) failure(err error) error {
 	switch c := code(err); {
-	case errors.Is(err, context.Canceled), errors.Is(err, volute.ErrBadRequest):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, volute.ErrBadRequest):
 		return err
 	case c == codeNotEnabled || errors.Is(err, nats.ErrNoResponders):
 		err = fmt.Errorf("%w: JetStream is not enabled on the servers, or has no leader; start them with -js, or remove broker.nats.jetstream.enabled", err)

@@ -87,8 +87,8 @@ func (l *line) Subscribe(ctx context.Context, topics []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.carrier.cfg.Timeout)
 	defer cancel()
-	if err := l.conn.FlushWithContext(ctx); err != nil {
-		return l.carrier.failure(err)
+	if err := l.settle(ctx); err != nil {
+		return err
 	}
 	for _, topic := range topics {
 		select {
@@ -98,6 +98,22 @@ func (l *line) Subscribe(ctx context.Context, topics []string) error {
 		}
 	}
 	return nil
+}
+
+// settle returns when the server knows what the line has subscribed to. Whoever
+// leads the stream may be another server: it knows when it has stored a message
+// that has taken the same way.
+func (l *line) settle(ctx context.Context) error {
+	s := l.carrier.store
+	if s == nil {
+		return l.carrier.failure(l.conn.FlushWithContext(ctx))
+	}
+	m := &nats.Msg{Subject: s.prefix + stored + "f." + hash(l.carrier.cfg.Node), Header: nats.Header{headerTTL: {"1"}}}
+	answer, err := l.conn.RequestMsgWithContext(ctx, m)
+	if err == nil {
+		err = refusal(answer.Data)
+	}
+	return s.failure(err)
 }
 
 // Unsubscribe implements feed.Line.
@@ -275,9 +291,13 @@ func (c *Carrier) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	return answer, nil
 }
 
-// requestMany sends a message and returns all answers, up to the one that says that
-// it is the last.
-func (c *Carrier) requestMany(ctx context.Context, m *nats.Msg) (answers []*nats.Msg, err error) {
+// requestMany sends a message and returns the answer or, if there are many, all up
+// to the one that says that it is the last.
+func (c *Carrier) requestMany(ctx context.Context, m *nats.Msg, many bool) (answers []*nats.Msg, err error) {
+	if !many {
+		answer, err := c.request(ctx, m)
+		return []*nats.Msg{answer}, err
+	}
 	nc, ctx, done, err := c.waiting(ctx, m)
 	if err != nil {
 		return nil, err
