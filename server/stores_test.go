@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/broker/brokertest"
 )
 
@@ -104,6 +106,39 @@ func TestReadyFollowsTheBroker(t *testing.T) {
 	if status, said := get(t, a, "/health"); status != 200 || len(said) != 0 {
 		t.Errorf("/health = %d %v", status, said)
 	}
+}
+
+// TestJetStreamAlone has nodes that share nothing but NATS.
+func TestJetStreamAlone(t *testing.T) {
+	nats := brokertest.NATS(t)
+	on := func(c *Config) {
+		c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.URL, c.Broker.NATS.JetStream.Enabled = true, "nats", "nats://"+nats.Addr, true
+		c.Channel.WithoutNamespace.HistorySize, c.Channel.WithoutNamespace.HistoryTTL = 10, time.Hour
+		c.Channel.WithoutNamespace.Presence = true
+	}
+	a, b := node(t, on), node(t, on)
+	awaitReady(t, a, 200, 10*time.Second)
+	awaitReady(t, b, 200, 10*time.Second)
+	if r, err := a.API().Publish(t.Context(), volute.PublishRequest{Channel: "news", Data: []byte(`"x"`)}); err != nil || r.Position.Offset != 1 {
+		t.Fatalf("Publish: %+v, %v", r, err)
+	}
+	h, err := b.API().History(t.Context(), volute.HistoryRequest{Channel: "news", HistoryQuery: volute.HistoryQuery{Limit: 10}})
+	if err != nil || len(h.Publications) != 1 || string(h.Publications[0].Data) != `"x"` {
+		t.Errorf("the other node's history: %+v, %v", h, err)
+	}
+	here := volute.ClientInfo{User: "u", Client: "c"}
+	if err := a.realtime.stores.presence.Add(t.Context(), "news", "c", here); err != nil {
+		t.Fatal(err)
+	}
+	if who, err := b.API().Presence(t.Context(), "news"); err != nil || !reflect.DeepEqual(who, map[string]volute.ClientInfo{"c": here}) {
+		t.Errorf("the other node's presence: %v, %v", who, err)
+	}
+	nats.Kill()
+	if why := awaitReady(t, a, 503, 4*time.Second); !strings.Contains(why, nats.Addr) {
+		t.Errorf("/ready says %q", why)
+	}
+	nats.Start()
+	awaitReady(t, a, 200, 10*time.Second)
 }
 
 func TestBrokerKeysAreNamedInErrors(t *testing.T) {

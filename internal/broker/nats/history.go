@@ -66,7 +66,7 @@ type head struct {
 
 	seq  uint64 // of the message; 0: there is none
 	at   time.Time
-	data []byte
+	held *volute.Publication // in the message, if Kept
 }
 
 // head reads the head of a topic.
@@ -82,7 +82,10 @@ func (s *store) head(ctx context.Context, topic string) (h head, err error) {
 	if err := json.Unmarshal([]byte(m.header.Get(headerHead)), &h); err != nil || h.Epoch == "" {
 		return h, s.failure(fmt.Errorf("%s holds what nobody of us has stored: delete it, or use another prefix", subject))
 	}
-	h.seq, h.at, h.data = m.seq, m.at, m.data
+	h.seq, h.at = m.seq, m.at
+	if d, err := feed.ParseMessage(m.data); err == nil && h.Kept {
+		h.held = d.Publication
+	}
 	return h, nil
 }
 
@@ -98,8 +101,9 @@ func (h *head) lost(known volute.Position) bool {
 // must, so that reading need not prolong it each time.
 func (h *head) life() time.Duration { return max(h.Meta+h.Meta/4, h.KeyTTL) }
 
-// alive reports whether a head's publication has not expired.
-func (s *store) alive(h *head) bool { return h.Kept && s.now().Sub(h.at) < h.TTL }
+// alive reports whether a head's publication has not expired. One that is not
+// understood, since another version has stored it, is as good as expired.
+func (s *store) alive(h *head) bool { return h.held != nil && s.now().Sub(h.at) < h.TTL }
 
 // follow returns the head that replaces h and holds nothing yet; that of a new
 // stream if there is no h, or h is behind what is known.
@@ -112,7 +116,7 @@ func (s *store) follow(h *head, known volute.Position, meta time.Duration) head 
 	}
 	next := *h
 	next.Meta = max(meta, time.Second)
-	next.Kept, next.Key, next.KeyTTL, next.seq, next.data = false, "", 0, 0, nil
+	next.Kept, next.Key, next.KeyTTL, next.seq, next.held = false, "", 0, 0, nil
 	if h.Kept && !s.alive(h) {
 		next.Floor = h.Offset
 	}
@@ -167,10 +171,6 @@ func (s *store) replace(ctx context.Context, topic string, h, next *head, data [
 func (s *store) settle(ctx context.Context, topic string, h, next *head, while *expect) error {
 	age := s.now().Sub(h.at)
 	if s.alive(h) && h.Epoch == next.Epoch && h.Offset > next.Floor {
-		d, err := feed.ParseMessage(h.data)
-		if err != nil {
-			return s.failure(fmt.Errorf("the latest publication of %q was not understood: %w", topic, err))
-		}
 		subject, err := s.subject(next.slot(h.Offset), topic)
 		if err != nil {
 			return err
@@ -179,7 +179,7 @@ func (s *store) settle(ctx context.Context, topic string, h, next *head, while *
 		if next.Kept {
 			ttl = next.TTL
 		}
-		data := feed.AppendKept(nil, h.position(), false, 0, nil, feed.AppendBody(nil, d.Publication))
+		data := feed.AppendKept(nil, h.position(), false, 0, nil, feed.AppendBody(nil, h.held))
 		if err := s.put(ctx, &nats.Msg{Subject: subject, Data: data}, ttl, while); err != nil {
 			return err
 		}
@@ -227,21 +227,23 @@ func (s *store) repeated(ctx context.Context, topic string, h *head, key string)
 }
 
 // again calls change until no other node is faster.
-func (s *store) again(ctx context.Context, channel string, change func() error) error {
+func (s *store) again(ctx context.Context, channel string, change func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.carrier.cfg.Timeout, errLate)
+	defer cancel()
 	leave, err := s.lane(ctx, channel)
 	if err != nil {
-		return err
+		return s.failure(err)
 	}
 	defer leave()
 	for try := range attempts {
-		err := change()
+		err := change(ctx)
 		if !errors.Is(err, errMoved) {
 			return err
 		}
 		select {
 		case <-time.After(rand.N(time.Duration(min(try, 20)+1) * time.Millisecond)):
 		case <-ctx.Done():
-			return ctx.Err()
+			return s.failure(context.Cause(ctx))
 		}
 	}
 	return s.failure(fmt.Errorf("channel %q: other nodes were faster %d times; too many publish into it at once", channel, attempts))
@@ -256,7 +258,7 @@ func (b *Broker) keep(ctx context.Context, channel string, d *volute.Delivery, o
 		key = hash(o.IdempotencyKey)
 	}
 	known, _ := b.feed.Known(channel)
-	err = s.again(ctx, channel, func() error {
+	err = s.again(ctx, channel, func(ctx context.Context) error {
 		h, err := s.head(ctx, topic)
 		if err != nil {
 			return err
@@ -306,11 +308,9 @@ func (b *Broker) keep(ctx context.Context, channel string, d *volute.Delivery, o
 func (s *store) message(d *volute.Delivery, delta bool, h, next *head) []byte {
 	body := feed.AppendBody(nil, d.Publication)
 	if delta && s.alive(h) && h.Epoch == next.Epoch && h.Offset > next.Floor {
-		if before, err := feed.ParseMessage(h.data); err == nil {
-			data := feed.AppendKept(nil, next.position(), true, h.Offset, feed.AppendBody(nil, before.Publication), body)
-			if nc, err := s.carrier.publisher(); err == nil && s.carrier.fits(nc, data) == nil {
-				return data
-			}
+		data := feed.AppendKept(nil, next.position(), true, h.Offset, feed.AppendBody(nil, h.held), body)
+		if nc, err := s.carrier.publisher(); err == nil && s.carrier.fits(nc, data) == nil {
+			return data
 		}
 	}
 	return feed.AppendKept(nil, next.position(), delta, 0, nil, body)
@@ -328,7 +328,7 @@ func (b *Broker) read(ctx context.Context, channel string, q volute.HistoryQuery
 		return nil, top, err
 	}
 	if h.seq == 0 || h.lost(known) || h.life()-s.now().Sub(h.at) < meta {
-		err := s.again(ctx, channel, func() error {
+		err := s.again(ctx, channel, func(ctx context.Context) error {
 			if h, err = s.head(ctx, topic); err != nil {
 				return err
 			}
@@ -395,12 +395,8 @@ func (s *store) choose(ctx context.Context, topic string, h *head, q volute.Hist
 // expired.
 func (s *store) span(ctx context.Context, topic string, h *head, from, to uint64) (list []*volute.Publication, err error) {
 	var latest *volute.Publication
-	if h.Kept && to == h.Offset {
-		d, err := feed.ParseMessage(h.data)
-		if err != nil {
-			return nil, s.failure(fmt.Errorf("the latest publication of %q was not understood: %w", topic, err))
-		}
-		latest = d.Publication
+	if h.held != nil && to == h.Offset {
+		latest = h.held
 		if to--; to < from {
 			return []*volute.Publication{latest}, nil
 		}
@@ -460,7 +456,7 @@ func (b *Broker) forget(ctx context.Context, channel string) error {
 	if err != nil {
 		return err
 	}
-	return s.again(ctx, channel, func() error {
+	return s.again(ctx, channel, func(ctx context.Context) error {
 		h, err := s.head(ctx, topic)
 		if err != nil || h.seq == 0 {
 			return err

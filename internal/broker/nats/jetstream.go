@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -154,7 +155,7 @@ func (s *store) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.carrier.cfg.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.carrier.cfg.Timeout, errLate)
 	defer cancel()
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -164,29 +165,50 @@ func (s *store) ensure(ctx context.Context) error {
 	if s.cfg.Memory {
 		storage = jetstream.MemoryStorage
 	}
-	for _, c := range []jetstream.StreamConfig{
-		{
-			Name: s.channels, Subjects: []string{s.prefix + stored + ">"},
-			RePublish: &jetstream.RePublish{Source: s.prefix + stored + "h.>", Destination: s.prefix + ".v1.>"},
+	for name, ours := range map[string]func(c *jetstream.StreamConfig){
+		s.channels: func(c *jetstream.StreamConfig) {
+			c.Subjects = []string{s.prefix + stored + ">"}
+			c.RePublish = &jetstream.RePublish{Source: s.prefix + stored + "h.>", Destination: s.prefix + ".v1.>"}
 		},
-		{Name: s.presence, Subjects: []string{s.prefix + present + ">"}},
+		s.presence: func(c *jetstream.StreamConfig) { c.Subjects = []string{s.prefix + present + ">"} },
 	} {
-		c.MaxMsgsPerSubject, c.AllowMsgTTL, c.AllowDirect = 1, true, true
-		c.Storage, c.Replicas = storage, s.cfg.Replicas
-		made, err := js.CreateStream(ctx, c)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			made, err = js.UpdateStream(ctx, c)
-		}
+		now, err := stream(ctx, js, name, func(c *jetstream.StreamConfig) {
+			ours(c)
+			c.MaxMsgsPerSubject, c.AllowMsgTTL, c.AllowDirect = 1, true, true
+			c.Storage, c.Replicas = storage, s.cfg.Replicas
+		})
 		if err != nil {
-			return s.failure(fmt.Errorf("stream %s: %w", c.Name, s.carrier.unanswered(ctx, nc, err)))
+			return s.failure(fmt.Errorf("stream %s: %w", name, s.carrier.unanswered(ctx, nc, err)))
 		}
-		s.clock(made.CachedInfo().TimeStamp)
-		if !made.CachedInfo().Config.AllowMsgTTL {
+		s.clock(now.TimeStamp)
+		if !now.Config.AllowMsgTTL {
 			return s.failure(fmt.Errorf("broker.nats.jetstream needs nats-server 2.12 or newer, this is %s", nc.ConnectedServerVersion()))
 		}
 	}
 	s.ready.Store(true)
 	return nil
+}
+
+// stream makes a stream, or changes of one that is there what is ours: an operator
+// may set the rest.
+func stream(ctx context.Context, js jetstream.JetStream, name string, ours func(c *jetstream.StreamConfig)) (*jetstream.StreamInfo, error) {
+	there, err := js.Stream(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		c := jetstream.StreamConfig{Name: name}
+		ours(&c)
+		there, err = js.CreateStream(ctx, c)
+	case err == nil:
+		c := there.CachedInfo().Config
+		ours(&c)
+		if !reflect.DeepEqual(c, there.CachedInfo().Config) {
+			there, err = js.UpdateStream(ctx, c)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return there.CachedInfo(), nil
 }
 
 // ask sends a request and returns the answer, which is not an error. It makes the
@@ -458,6 +480,8 @@ func (s *store) failure(err error) error {
 	switch c := code(err); {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, volute.ErrBadRequest):
 		return err
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%w: %w of NATS", volute.ErrBadRequest, err)
 	case c == codeNotEnabled || errors.Is(err, nats.ErrNoResponders):
 		err = fmt.Errorf("%w: JetStream is not enabled on the servers, or has no leader; start them with -js, or remove broker.nats.jetstream.enabled", err)
 	case c == codeNotForAccount:

@@ -234,8 +234,11 @@ func (c *Carrier) publisher() (*nats.Conn, error) {
 	return c.conn, nil
 }
 
-// errCut: nobody will answer what was asked on a connection that is gone.
-var errCut = errors.New("the connection was cut before the answer came")
+var (
+	// errCut: nobody will answer what was asked on a connection that is gone.
+	errCut  = errors.New("the connection was cut before the answer came")
+	errLate = errors.New("no answer in time")
+)
 
 // lost ends the requests that wait on the connection.
 func (c *Carrier) lost() {
@@ -257,7 +260,7 @@ func (c *Carrier) waiting(ctx context.Context, m *nats.Msg) (*nats.Conn, context
 	c.mu.Lock()
 	up := c.up
 	c.mu.Unlock()
-	ctx, timeout := context.WithTimeout(ctx, c.cfg.Timeout)
+	ctx, timeout := context.WithTimeoutCause(ctx, c.cfg.Timeout, errLate)
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(up, func() { cancel(context.Cause(up)) })
 	return nc, ctx, func() { stop(); cancel(nil); timeout() }, nil
@@ -271,10 +274,7 @@ func (c *Carrier) unanswered(ctx context.Context, nc *nats.Conn, err error) erro
 	if last := nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) {
 		return last
 	}
-	if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+	return context.Cause(ctx)
 }
 
 // request sends a message and returns the answer.
