@@ -97,8 +97,14 @@ func (b *Broker) Close() { b.carrier.Close() }
 // Bus is what nodes tell each other.
 func (b *Broker) Bus() *feed.Bus { return b.bus }
 
-// Health is nil while deliveries are proven to arrive; else it says what is wrong.
-func (b *Broker) Health() error { return b.feed.Health() }
+// Health is nil while deliveries are proven to arrive, and publications to be
+// stored; else it says what is wrong.
+func (b *Broker) Health() error {
+	if err := b.feed.Health(); err != nil || b.carrier.store == nil {
+		return err
+	}
+	return b.carrier.store.health()
+}
 
 // Run implements volute.Broker.
 func (b *Broker) Run(ctx context.Context, deliver func(channel string, d volute.Delivery)) error {

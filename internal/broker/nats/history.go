@@ -294,6 +294,9 @@ func (b *Broker) keep(ctx context.Context, channel string, d *volute.Delivery, o
 		} else {
 			data = feed.AppendPlain(nil, d)
 		}
+		if !history && o.Version == 0 {
+			next.Meta = h.Meta // there is no more to remember than there was, but the key
+		}
 		result = volute.PublishResult{Position: next.result()}
 		return s.replace(ctx, topic, &h, &next, data)
 	})

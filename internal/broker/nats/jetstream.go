@@ -33,7 +33,7 @@ type JetStream struct {
 //	<prefix>.v1s.r.<slot>.<topic>    publication that is no longer the head
 //	<prefix>.v1s.i.<key>.<topic>     result for an idempotency key
 //	<prefix>.v1s.f.<node>            empty: see line.settle
-//	<prefix>.v1p.c.<channel>.<place>   info of a client, see place
+//	<prefix>.v1p.c.<channel>.<place>   info of a client, see userDigits
 //	<prefix>.v1p.u.<channel>.<user>    empty: the user is there
 //
 // Every message has a TTL, which servers count by their own clocks.
@@ -98,7 +98,8 @@ type store struct {
 
 	ready  atomic.Bool // the streams were there
 	making chan struct{}
-	skew   atomic.Int64 // nanoseconds that the servers' clock is ahead of ours
+	full   atomic.Pointer[error] // why nothing more can be stored
+	skew   atomic.Int64          // nanoseconds that the servers' clock is ahead of ours
 	lanes  [256]chan struct{}
 }
 
@@ -291,7 +292,11 @@ type query struct {
 	Next  string   `json:"next_by_subj,omitempty"`
 	Batch int      `json:"batch,omitempty"`
 	Lasts []string `json:"multi_last,omitempty"`
+	Bytes int      `json:"max_bytes,omitempty"` // after which an answer of many ends
 }
+
+// answerLimit is about how large an answer of many messages becomes.
+const answerLimit = 8 << 20
 
 // get returns a message as the stream's leader has it, nil if there is none.
 func (s *store) get(ctx context.Context, stream string, q query) (*message, error) {
@@ -339,12 +344,18 @@ func (s *store) list(ctx context.Context, stream string, q query) (found []*mess
 	if err := s.ensured(ctx); err != nil {
 		return nil, 0, err
 	}
+	many := q.Batch > 0 || len(q.Lasts) > 0
+	if many {
+		q.Bytes = answerLimit
+	}
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, 0, err
 	}
-	many := q.Batch > 0 || len(q.Lasts) > 0
 	answers, err := s.carrier.requestMany(ctx, &nats.Msg{Subject: api + "DIRECT.GET." + stream, Data: body}, many)
+	if errors.Is(err, nats.ErrNoResponders) {
+		s.ready.Store(false)
+	}
 	if err != nil {
 		return nil, 0, s.failure(err)
 	}
@@ -358,9 +369,6 @@ func (s *store) list(ctx context.Context, stream string, q query) (found []*mess
 			continue
 		case "413":
 			return nil, 0, errTooMany
-		case "503":
-			s.ready.Store(false)
-			return nil, 0, s.failure(nats.ErrNoResponders)
 		default:
 			return nil, 0, s.failure(fmt.Errorf("%s: %s", stream, a.Header.Get(headerDescription)))
 		}
@@ -457,13 +465,45 @@ func (s *store) heard(m *nats.Msg) {
 	}
 }
 
-// probe takes the way of a publication: it is stored, and comes back for that.
+// probe takes the way of a publication: it is stored, and comes back for that. If
+// there is no room for it, what is not to be stored still gets through, and so does
+// the probe.
 func (s *store) probe(ctx context.Context, topic string, msg []byte) error {
 	subject, err := s.subject("h", topic)
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, &nats.Msg{Subject: subject, Data: msg}, time.Second, nil)
+	err = s.put(ctx, &nats.Msg{Subject: subject, Data: msg}, time.Second, nil)
+	full := isFull(err)
+	switch before := s.full.Load(); {
+	case full && before == nil:
+		s.carrier.cfg.Logger.Error("JetStream stores nothing more", "broker", s.carrier.cfg.name(), "error", err)
+		s.full.Store(&err)
+	case err == nil && before != nil:
+		s.carrier.cfg.Logger.Info("JetStream stores again", "broker", s.carrier.cfg.name())
+		s.full.Store(nil)
+	}
+	if full {
+		return s.carrier.pass(topic, msg)
+	}
+	return err
+}
+
+// isFull reports whether an error says that there is no room for more.
+func isFull(err error) bool {
+	switch code(err) {
+	case codeNoStorage, codeNoMemory, codeNoResources, codeNotStored:
+		return true
+	}
+	return false
+}
+
+// health is nil unless there is no room for more.
+func (s *store) health() error {
+	if err := s.full.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // subject names what is kept of a topic: kind is "h", "r.<slot>" or "i.<key>".
@@ -488,7 +528,7 @@ func (s *store) failure(err error) error {
 		err = fmt.Errorf("%w; give the account jetstream: enabled, or remove broker.nats.jetstream.enabled", err)
 	case c == codeNotReplicated || c == codeNoPeers:
 		err = fmt.Errorf("%w; broker.nats.jetstream.replicas is %d, as many servers must be in the cluster", err, s.cfg.Replicas)
-	case c == codeNoStorage || c == codeNoMemory || c == codeNoResources || c == codeNotStored:
+	case isFull(err):
 		err = fmt.Errorf("%w; JetStream is out of storage: raise max_file_store or max_memory_store of the servers, or the limits of the account", err)
 	case c == codeBadConfig && strings.Contains(err.Error(), "storage"):
 		err = fmt.Errorf("%w; it was made with another broker.nats.jetstream.storage: delete it, or use another prefix", err)

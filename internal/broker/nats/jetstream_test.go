@@ -176,31 +176,71 @@ func TestJetStreamRefused(t *testing.T) {
 	}
 }
 
-// TestJetStreamFull has the server run out of space: publish is told, and goes on
-// when there is space again.
+// TestJetStreamFull has the server run out of space: publish is told, health says
+// so, what is not to be stored gets through, and nothing kept is lost.
 func TestJetStreamFull(t *testing.T) {
 	s := start(t, &server.Options{JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 1 << 20, JetStreamMaxMemory: 1 << 20})
 	b := open(t, keeping(t, s.ClientURL()))
-	listen(t, b, "a")
-	large := strings.Repeat("x", 100<<10)
+	got := listen(t, b, "b")
+	large, kept := strings.Repeat("x", 100<<10), 0
 	var err error
 	for range 20 {
 		if _, err = b.Publish(t.Context(), "a", publication(large), stays); err != nil {
 			break
 		}
+		kept++
 	}
-	if err == nil || !strings.Contains(err.Error(), "out of storage") {
+	if err == nil || !strings.Contains(err.Error(), "out of storage: raise") {
 		t.Fatalf("Publish into a full store: %v", err)
 	}
+	await(t, func() bool {
+		err := b.Health()
+		return err != nil && strings.Contains(err.Error(), "out of storage: raise")
+	})
+	if err := b.Subscribe(t.Context(), "c"); err != nil {
+		t.Error(err)
+	}
+	for _, channel := range []string{"b", "c"} {
+		if err := say(t, b, channel, "plain"); err != nil {
+			t.Error(err)
+		}
+		want(t, got, channel+"=plain")
+	}
 	list, top, err := b.History(t.Context(), "a", volute.HistoryQuery{Limit: -1})
-	if err != nil || len(list) == 0 || list[len(list)-1].Offset != top.Offset {
-		t.Errorf("%d publications up to %+v, %v", len(list), top, err)
+	if err != nil || len(list) != min(kept, stays.HistorySize) || top.Offset != uint64(kept) {
+		t.Errorf("%d publications up to %+v are kept of %d, %v", len(list), top, kept, err)
 	}
 	if err := b.RemoveHistory(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
+	await(t, func() bool { return b.Health() == nil })
 	if r, err := b.Publish(t.Context(), "a", publication("small"), stays); err != nil || r.Position.Offset != top.Offset+1 {
 		t.Errorf("afterwards: %+v, %v", r, err)
+	}
+}
+
+// TestJetStreamRights has a user who may do what is documented, and nothing else.
+func TestJetStreamRights(t *testing.T) {
+	may := func(subjects ...string) *server.SubjectPermission {
+		return &server.SubjectPermission{Allow: append(subjects, "rights.>")}
+	}
+	s := start(t, &server.Options{JetStream: true, StoreDir: t.TempDir(), Users: []*server.User{{
+		Username: "me", Password: "s3cret", Permissions: &server.Permissions{Publish: may("$JS.API.>"), Subscribe: may("_INBOX.>")},
+	}}})
+	c := keeping(t, strings.Replace(s.ClientURL(), "//", "//me:s3cret@", 1))
+	c.Prefix = "rights"
+	b := open(t, c)
+	got := listen(t, b, "a")
+	if _, err := b.Publish(t.Context(), "a", publication("1"), stays); err != nil {
+		t.Fatal(err)
+	}
+	want(t, got, "a=1")
+	if err := b.RemoveHistory(t.Context(), "a"); err != nil {
+		t.Error(err)
+	}
+	info := volute.ClientInfo{User: "u", Client: "c"}
+	if err := errors.Join(b.Add(t.Context(), "a", "c", info), b.Remove(t.Context(), "a", "c", "u")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -113,6 +113,9 @@ func (l *line) settle(ctx context.Context) error {
 	if err == nil {
 		err = refusal(answer.Data)
 	}
+	if isFull(err) {
+		return nil // and the server has answered
+	}
 	return s.failure(err)
 }
 
@@ -340,6 +343,11 @@ func (c *Carrier) Send(ctx context.Context, topic string, msg []byte) error {
 	if c.store != nil && feed.IsProbe(topic) {
 		return c.store.probe(ctx, topic, msg)
 	}
+	return c.pass(topic, msg)
+}
+
+// pass publishes, without storing.
+func (c *Carrier) pass(topic string, msg []byte) error {
 	nc, err := c.publisher()
 	if err != nil {
 		return err
