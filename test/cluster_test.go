@@ -504,6 +504,39 @@ func TestClusterSurvivesJetStream(t *testing.T) {
 		append(nodeEvents, brokerEvents("NATS", nats)...))
 }
 
+func TestClusterSurvivesJetStreamFailover(t *testing.T) {
+	var urls []string
+	var events []event
+	for i, p := range brokertest.NATSCluster(t) {
+		urls = append(urls, "nats://"+p.Addr)
+		events = append(events, event{fmt.Sprintf("server %d of NATS is killed", i), func(t *testing.T, nodes []*member) time.Time {
+			p.Kill()
+			time.Sleep(2 * time.Second) // whoever noticed is not ready now
+			await(t, "there is a leader", 30*time.Second, func() string { return unready(nodes) })
+			back := time.Now()
+			p.Start()
+			return back
+		}})
+	}
+	survive(t, "broker: {enabled: true, type: nats, nats: {url: \""+strings.Join(urls, ",")+"\", jetstream: {enabled: true, replicas: 3}}}", events)
+}
+
+// unready names a node that is not ready, and why; "": all are.
+func unready(nodes []*member) string {
+	for _, m := range nodes {
+		res, err := http.Get("http://" + m.addr + "/ready")
+		if err != nil {
+			return err.Error()
+		}
+		why, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return string(why)
+		}
+	}
+	return ""
+}
+
 func TestClusterSurvivesFailover(t *testing.T) {
 	servers, sentinel := brokertest.RedisSentinel(t)
 	survive(t, "engine: {type: redis, redis: {sentinel_address: "+sentinel.Addr+", sentinel_master_name: mymaster}}", []event{
