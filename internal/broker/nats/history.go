@@ -326,13 +326,16 @@ func (b *Broker) read(ctx context.Context, channel string, q volute.HistoryQuery
 	if meta <= 0 {
 		meta = s.cfg.HistoryMetaTTL
 	}
+	stands := func(h *head) bool {
+		return h.seq != 0 && !h.lost(known) && h.life()-s.now().Sub(h.at) >= meta
+	}
 	h, err := s.head(ctx, topic)
 	if err != nil {
 		return nil, top, err
 	}
-	if h.seq == 0 || h.lost(known) || h.life()-s.now().Sub(h.at) < meta {
+	if !stands(&h) {
 		err := s.again(ctx, channel, func(ctx context.Context) error {
-			if h, err = s.head(ctx, topic); err != nil {
+			if h, err = s.head(ctx, topic); err != nil || stands(&h) {
 				return err
 			}
 			next := s.follow(&h, known, max(meta, h.Meta))
@@ -370,11 +373,12 @@ func (s *store) choose(ctx context.Context, topic string, h *head, q volute.Hist
 	default:
 		first = max(first, q.Since.Offset+1)
 	}
+	most := uint64(page)
+	if q.Limit > 0 {
+		most = min(most, uint64(q.Limit))
+	}
 	for first <= last && (q.Limit < 0 || len(list) < q.Limit) {
-		n := min(page, last-first+1)
-		if q.Limit > 0 {
-			n = min(n, uint64(q.Limit-len(list)))
-		}
+		n := min(most, last-first+1)
 		from, to := first, first+n-1
 		if q.Reverse {
 			from, to = last-n+1, last
@@ -389,7 +393,13 @@ func (s *store) choose(ctx context.Context, topic string, h *head, q volute.Hist
 		} else {
 			first = to + 1
 		}
+		if len(part) == 0 {
+			most = page // of what has expired there may be much
+		}
 		list = append(list, part...)
+	}
+	if q.Limit > 0 && len(list) > q.Limit {
+		list = list[:q.Limit]
 	}
 	return list, nil
 }
@@ -440,11 +450,9 @@ func (s *store) slots(ctx context.Context, topic string, h *head, from, to uint6
 		return nil, err
 	}
 	for _, m := range found {
+		// What is not understood is as good as expired, as in alive.
 		d, err := feed.ParseMessage(m.data)
-		if err != nil || d.Publication == nil {
-			return nil, s.failure(fmt.Errorf("%s holds what nobody of us has stored: %w", m.subject, err))
-		}
-		if d.Epoch == h.Epoch && d.Publication.Offset >= from && d.Publication.Offset <= to {
+		if err == nil && d.Epoch == h.Epoch && d.Publication.Offset >= from && d.Publication.Offset <= to {
 			list = append(list, d.Publication)
 		}
 	}
