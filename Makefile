@@ -37,7 +37,7 @@ race: ## the concurrent packages, under the race detector
 	$(GO) test -race -p 1 -timeout 8m $(RACE)
 
 e2e: deps ## the binary with its peers, the example in a browser, the documentation's commands
-	$(GO) test -count=1 -p 1 -timeout 8m ./test/... ./examples/... ./docs/...
+	$(GO) test -count=1 -p 1 -timeout 10m ./test/... ./examples/... ./docs/...
 
 sdk: deps build ## the binary with the official `centrifuge` npm package
 	cd test/sdk && npm test --silent

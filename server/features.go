@@ -36,8 +36,8 @@ func Missing(cfg *Config) []Finding {
 		if ns.Name != "" {
 			key = "channel.namespaces." + ns.Name
 		}
-		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
-			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history", Fix: "use broker.type redisnats, or set history_size to 0"})
+		if cfg.Broker.Enabled && cfg.Broker.Type == "nats" && !cfg.Broker.NATS.JetStream.Enabled && ns.HistorySize > 0 && ns.HistoryTTL > 0 {
+			found = append(found, Finding{Severity: config.Error, Key: key + ".history_size", Message: "broker.type nats keeps no history without JetStream", Fix: "set broker.nats.jetstream.enabled, use broker.type redisnats, or set history_size to 0"})
 		}
 	}
 	return found

@@ -50,13 +50,19 @@ func newStores(s *Server, node string) (*stores, error) {
 		kind, brokerConfig, brokerKey = b.Type, b.Redis.Redis, "broker.redis"
 		switch kind {
 		case "nats":
-			c, err := natsConfig(s, &b.NATS, "broker.nats", node)
+			c, err := natsConfig(s, &b.NATS.NATS, "broker.nats", node)
 			if err != nil {
+				return nil, err
+			}
+			if c.JetStream, err = jetStream(cfg); err != nil {
 				return nil, err
 			}
 			n := nats.New(c)
 			st.broker, st.bus, st.health = n, n.Bus(), n.Health
 			st.closes = append(st.closes, n.Close)
+			if c.JetStream != nil {
+				st.presence = n // unless another store is named
+			}
 		case "redisnats":
 			c, err := natsConfig(s, &b.RedisNATS.NATS, "broker.redisnats.nats", node)
 			if err != nil {
@@ -72,6 +78,7 @@ func newStores(s *Server, node string) (*stores, error) {
 	}
 	if p := &cfg.PresenceManager; p.Enabled {
 		presenceKind, presenceConfig, presenceKey, ttl = p.Type, p.Redis.Redis, "presence_manager.redis", p.Redis.PresenceTTL
+		st.presence = local
 	}
 
 	open := func(c config.Redis, key string, fanout *nats.Carrier) (*redis.Broker, error) {
@@ -186,6 +193,27 @@ func natsConfig(s *Server, c *config.NATS, key, node string) (nats.Config, error
 		out.Raw = &nats.Raw{Prefix: c.RawMode.Prefix, Replacements: c.RawMode.ChannelReplacements}
 	}
 	return out, nil
+}
+
+// jetStream reads what NATS keeps; nil: nothing.
+func jetStream(cfg *Config) (*nats.JetStream, error) {
+	const key = "broker.nats.jetstream"
+	b, j := &cfg.Broker.NATS, &cfg.Broker.NATS.JetStream
+	if !j.Enabled {
+		return nil, nil
+	}
+	switch {
+	case b.RawMode.Enabled || b.AllowWildcards:
+		return nil, fmt.Errorf("%s: goes with neither raw_mode nor allow_wildcards: history knows no such channels", key)
+	case j.Replicas != 1 && j.Replicas != 3 && j.Replicas != 5:
+		return nil, fmt.Errorf("%s.replicas: %d; write 1, 3 or 5: an even number survives no more failures than one less", key, j.Replicas)
+	case j.PresenceTTL < time.Second:
+		return nil, fmt.Errorf("%s.presence_ttl: %s; write at least 1s: JetStream counts whole seconds", key, j.PresenceTTL)
+	}
+	return &nats.JetStream{
+		Replicas: j.Replicas, Memory: j.Storage == "memory",
+		HistoryMetaTTL: cfg.Channel.HistoryMetaTTL, PresenceTTL: j.PresenceTTL,
+	}, nil
 }
 
 // redisShards reads where Redis is. key is that of the section, for errors.

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/volute-io/volute"
 	"github.com/volute-io/volute/internal/broker/brokertest"
 )
 
@@ -106,7 +108,46 @@ func TestReadyFollowsTheBroker(t *testing.T) {
 	}
 }
 
-func TestRedisKeysAreNamedInErrors(t *testing.T) {
+// TestJetStreamAlone has nodes that share nothing but NATS.
+func TestJetStreamAlone(t *testing.T) {
+	nats := brokertest.NATS(t)
+	on := func(c *Config) {
+		c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.URL, c.Broker.NATS.JetStream.Enabled = true, "nats", "nats://"+nats.Addr, true
+		c.Channel.WithoutNamespace.HistorySize, c.Channel.WithoutNamespace.HistoryTTL = 10, time.Hour
+		c.Channel.WithoutNamespace.Presence = true
+	}
+	a, b := node(t, on), node(t, on)
+	awaitReady(t, a, 200, 10*time.Second)
+	awaitReady(t, b, 200, 10*time.Second)
+	if r, err := a.API().Publish(t.Context(), volute.PublishRequest{Channel: "news", Data: []byte(`"x"`)}); err != nil || r.Position.Offset != 1 {
+		t.Fatalf("Publish: %+v, %v", r, err)
+	}
+	h, err := b.API().History(t.Context(), volute.HistoryRequest{Channel: "news", HistoryQuery: volute.HistoryQuery{Limit: 10}})
+	if err != nil || len(h.Publications) != 1 || string(h.Publications[0].Data) != `"x"` {
+		t.Errorf("the other node's history: %+v, %v", h, err)
+	}
+	here := volute.ClientInfo{User: "u", Client: "c"}
+	if err := a.realtime.stores.presence.Add(t.Context(), "news", "c", here); err != nil {
+		t.Fatal(err)
+	}
+	if who, err := b.API().Presence(t.Context(), "news"); err != nil || !reflect.DeepEqual(who, map[string]volute.ClientInfo{"c": here}) {
+		t.Errorf("the other node's presence: %v, %v", who, err)
+	}
+	nats.Kill()
+	if why := awaitReady(t, a, 503, 4*time.Second); !strings.Contains(why, nats.Addr) {
+		t.Errorf("/ready says %q", why)
+	}
+	nats.Start()
+	awaitReady(t, a, 200, 10*time.Second)
+}
+
+func TestBrokerKeysAreNamedInErrors(t *testing.T) {
+	jetStream := func(change func(*Config)) func(*Config) {
+		return func(c *Config) {
+			c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.JetStream.Enabled = true, "nats", true
+			change(c)
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		change func(*Config)
@@ -132,10 +173,13 @@ func TestRedisKeysAreNamedInErrors(t *testing.T) {
 		{"nats history", func(c *Config) {
 			c.Broker.Enabled, c.Broker.Type = true, "nats"
 			c.Channel.WithoutNamespace.HistorySize, c.Channel.WithoutNamespace.HistoryTTL = 1, time.Minute
-		}, "channel.without_namespace.history_size: broker.type nats keeps no history"},
+		}, "channel.without_namespace.history_size: broker.type nats keeps no history without JetStream"},
 		{"nats timeout", func(c *Config) {
 			c.Broker.Enabled, c.Broker.Type, c.Broker.NATS.DialTimeout = true, "nats", 0
 		}, "broker.nats: dial_timeout"},
+		{"raw jetstream", jetStream(func(c *Config) { c.Broker.NATS.RawMode.Enabled = true }), "broker.nats.jetstream: goes with neither raw_mode"},
+		{"jetstream replicas", jetStream(func(c *Config) { c.Broker.NATS.JetStream.Replicas = 2 }), "broker.nats.jetstream.replicas: 2; write 1, 3 or 5"},
+		{"jetstream presence", jetStream(func(c *Config) { c.Broker.NATS.JetStream.PresenceTTL = time.Millisecond }), "broker.nats.jetstream.presence_ttl: 1ms"},
 		{"raw redisnats", func(c *Config) {
 			c.Broker.Enabled, c.Broker.Type, c.Broker.RedisNATS.NATS.RawMode.Enabled = true, "redisnats", true
 		}, "broker.redisnats.nats: raw_mode"},

@@ -486,22 +486,66 @@ func await(t *testing.T, what string, within time.Duration, missing func() strin
 	}
 }
 
+// brokerEvents are what a broker of one process suffers.
+func brokerEvents(name string, p *brokertest.Process) []event {
+	return []event{
+		{name + " is killed", func(*testing.T, []*member) time.Time {
+			p.Kill()
+			time.Sleep(2 * time.Second)
+			p.Start()
+			return time.Now()
+		}},
+		{name + " is paused", func(*testing.T, []*member) time.Time {
+			p.Pause()
+			time.Sleep(3 * time.Second)
+			p.Resume()
+			return time.Now()
+		}},
+	}
+}
+
 func TestClusterSurvivesRedis(t *testing.T) {
 	redis := brokertest.Redis(t, "appendonly yes", "appendfsync always")
-	survive(t, "engine: {type: redis, redis: {address: "+redis.Addr+"}}", append(nodeEvents,
-		event{"Redis is killed", func(*testing.T, []*member) time.Time {
-			redis.Kill()
-			time.Sleep(2 * time.Second)
-			redis.Start()
-			return time.Now()
-		}},
-		event{"Redis is paused", func(*testing.T, []*member) time.Time {
-			redis.Pause()
-			time.Sleep(3 * time.Second)
-			redis.Resume()
-			return time.Now()
-		}},
-	))
+	survive(t, "engine: {type: redis, redis: {address: "+redis.Addr+"}}", append(nodeEvents, brokerEvents("Redis", redis)...))
+}
+
+func TestClusterSurvivesJetStream(t *testing.T) {
+	nats := brokertest.NATS(t)
+	survive(t, "broker: {enabled: true, type: nats, nats: {url: \"nats://"+nats.Addr+"\", jetstream: {enabled: true}}}",
+		append(nodeEvents, brokerEvents("NATS", nats)...))
+}
+
+func TestClusterSurvivesJetStreamFailover(t *testing.T) {
+	var urls []string
+	var events []event
+	for i, p := range brokertest.NATSCluster(t) {
+		urls = append(urls, "nats://"+p.Addr)
+		events = append(events, event{fmt.Sprintf("server %d of NATS is killed", i), func(t *testing.T, nodes []*member) time.Time {
+			p.Kill()
+			time.Sleep(2 * time.Second) // whoever noticed is not ready now
+			await(t, "there is a leader", 30*time.Second, func() string { return unready(nodes) })
+			back := time.Now()
+			p.Start()
+			return back
+		}})
+	}
+	survive(t, "broker: {enabled: true, type: nats, nats: {url: \""+strings.Join(urls, ",")+"\", jetstream: {enabled: true, replicas: 3}}}", events)
+}
+
+// unready names a node that is not ready, and why; "": all are.
+func unready(nodes []*member) string {
+	for _, m := range nodes {
+		res, err := http.Get("http://" + m.addr + "/ready")
+		if err != nil {
+			return err.Error()
+		}
+		why, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return string(why)
+		}
+	}
+	return ""
 }
 
 func TestClusterSurvivesFailover(t *testing.T) {

@@ -49,7 +49,7 @@ type Broker struct {
 	Enabled   bool        `key:"enabled" doc:"Use this broker instead of the engine's."`
 	Type      string      `key:"type" default:"memory" enum:"memory|redis|nats|redisnats|postgres" doc:"Which one."`
 	Redis     RedisBroker `key:"redis"`
-	NATS      NATS        `key:"nats"`
+	NATS      NATSBroker  `key:"nats"`
 	RedisNATS struct {
 		Redis RedisBroker `key:"redis"`
 		NATS  NATS        `key:"nats"`
@@ -61,6 +61,17 @@ type Broker struct {
 type RedisBroker struct {
 	Redis
 	HistoryUseLists bool `key:"history_use_lists" doc:"Keep history in lists instead of streams."`
+}
+
+// NATSBroker is NATS as a broker.
+type NATSBroker struct {
+	NATS
+	JetStream struct {
+		Enabled     bool          `key:"enabled" doc:"Keep history and presence in JetStream; needs nats-server 2.12 or newer."`
+		Replicas    int           `key:"replicas" default:"1" doc:"Servers of the cluster that keep each stream: 1, 3 or 5."`
+		Storage     string        `key:"storage" default:"file" enum:"file|memory" doc:"What is kept in memory is gone when the servers are."`
+		PresenceTTL time.Duration `key:"presence_ttl" default:"1m" doc:"How long presence outlives its last renewal, in whole seconds."`
+	} `key:"jetstream"`
 }
 
 // NATS is a connection to NATS.

@@ -22,6 +22,7 @@ type Process struct {
 	t       testing.TB
 	name    string
 	args    []string
+	ready   func(p *Process) bool // it answers
 	command *exec.Cmd
 	done    chan struct{}
 }
@@ -45,7 +46,7 @@ func redis(t testing.TB, name string, config []string) *Process {
 	if err != nil {
 		t.Skip("redis-server is not installed")
 	}
-	p := &Process{t: t, name: path, Addr: FreeAddr(t), Dir: t.TempDir()}
+	p := &Process{t: t, name: path, Addr: FreeAddr(t), Dir: t.TempDir(), ready: speaksRedis}
 	_, port, _ := net.SplitHostPort(p.Addr)
 	lines := append([]string{
 		"port " + port, "bind 127.0.0.1", "dir " + p.Dir, "save \"\"", "daemonize no", "protected-mode no",
@@ -100,7 +101,7 @@ func (p *Process) Start() {
 		_ = c.Wait()
 	}(p.command, p.done)
 	for deadline := time.Now().Add(patience); ; {
-		if p.answers() {
+		if p.ready(p) {
 			return
 		}
 		select {
@@ -114,7 +115,7 @@ func (p *Process) Start() {
 	}
 }
 
-func (p *Process) answers() bool {
+func speaksRedis(p *Process) bool {
 	answer, err := p.Do("PING")
 	return err == nil && (strings.HasPrefix(answer, "+PONG") || strings.HasPrefix(answer, "-NOAUTH"))
 }

@@ -1,4 +1,5 @@
-// Package nats delivers through NATS: at most once, without history.
+// Package nats delivers through NATS: at most once, without history; or, with
+// JetStream, as other brokers do, with history and presence.
 package nats
 
 import (
@@ -28,6 +29,8 @@ type Config struct {
 
 	Wildcards bool // channels may be wildcards of NATS
 	Raw       *Raw // nil: payloads travel with what belongs to them
+
+	JetStream *JetStream // nil: nothing is kept. It goes with neither wildcards nor raw.
 }
 
 // Raw makes channels subjects and payloads messages, for programs that talk NATS
@@ -63,7 +66,7 @@ func (c *Config) name() string {
 	return "nats " + strings.Join(list, ",")
 }
 
-// Broker implements volute.Broker.
+// Broker implements volute.Broker and, with JetStream, volute.Presence.
 type Broker struct {
 	carrier *Carrier
 	feed    *feed.Feed
@@ -75,10 +78,16 @@ type Broker struct {
 func New(cfg Config) *Broker {
 	b := &Broker{carrier: NewCarrier(cfg)}
 	b.bus = feed.NewBus(cfg.Node, cfg.Logger, b.carrier)
-	b.feed = feed.New(feed.Config{
+	f := feed.Config{
 		Name: cfg.name(), Logger: cfg.Logger, Carrier: b.carrier, Timeout: cfg.Timeout,
 		Inboxes: b.bus.Topics(), Receive: b.bus.Arrived,
-	})
+	}
+	if cfg.JetStream != nil {
+		f.Missed = func(ctx context.Context, channel string, since volute.Position) ([]*volute.Publication, volute.Position, error) {
+			return b.read(ctx, channel, volute.HistoryQuery{Since: &since, Limit: repairLimit}, since)
+		}
+	}
+	b.feed = feed.New(f)
 	return b
 }
 
@@ -88,8 +97,14 @@ func (b *Broker) Close() { b.carrier.Close() }
 // Bus is what nodes tell each other.
 func (b *Broker) Bus() *feed.Bus { return b.bus }
 
-// Health is nil while deliveries are proven to arrive; else it says what is wrong.
-func (b *Broker) Health() error { return b.feed.Health() }
+// Health is nil while deliveries are proven to arrive, and publications to be
+// stored; else it says what is wrong.
+func (b *Broker) Health() error {
+	if err := b.feed.Health(); err != nil || b.carrier.store == nil {
+		return err
+	}
+	return b.carrier.store.health()
+}
 
 // Run implements volute.Broker.
 func (b *Broker) Run(ctx context.Context, deliver func(channel string, d volute.Delivery)) error {
@@ -110,13 +125,19 @@ func (b *Broker) Unsubscribe(_ context.Context, channel string) error {
 	return nil
 }
 
-// Publish implements volute.Broker. Options for history, versions and repeats say
-// nothing here.
-func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery, _ volute.PublishOptions) (volute.PublishResult, error) {
+// Publish implements volute.Broker. Without JetStream, options for history, versions
+// and repeats say nothing.
+func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery, o volute.PublishOptions) (volute.PublishResult, error) {
+	if err := ctx.Err(); err != nil {
+		return volute.PublishResult{}, err
+	}
 	if d.Kind == volute.DeliverPublication {
 		p := *d.Publication
 		p.Time = time.Now().UnixMilli()
 		d.Publication = &p
+		if b.carrier.store != nil && (o.HistorySize > 0 && o.HistoryTTL > 0 || o.Version > 0 || o.IdempotencyKey != "") {
+			return b.keep(ctx, channel, &d, &o)
+		}
 	}
 	msg := b.carrier.wrap(&d)
 	if msg == nil && d.Kind != volute.DeliverPublication {
@@ -125,20 +146,30 @@ func (b *Broker) Publish(ctx context.Context, channel string, d volute.Delivery,
 	return volute.PublishResult{}, b.carrier.Send(ctx, feed.ChannelTopic(channel), msg)
 }
 
-// History implements volute.Broker: there is none.
-func (b *Broker) History(ctx context.Context, _ string, _ volute.HistoryQuery) ([]*volute.Publication, volute.Position, error) {
+// History implements volute.Broker: without JetStream there is none.
+func (b *Broker) History(ctx context.Context, channel string, q volute.HistoryQuery) ([]*volute.Publication, volute.Position, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, volute.Position{}, err
 	}
-	return nil, volute.Position{}, volute.ErrNotAvailable
+	if b.carrier.store == nil {
+		return nil, volute.Position{}, volute.ErrNotAvailable
+	}
+	list, top, err := b.read(ctx, channel, q, volute.Position{})
+	if top.Epoch != "" {
+		b.feed.Note(channel, top)
+	}
+	return list, top, err
 }
 
-// RemoveHistory implements volute.Broker: there is none.
-func (b *Broker) RemoveHistory(ctx context.Context, _ string) error {
+// RemoveHistory implements volute.Broker: without JetStream there is none.
+func (b *Broker) RemoveHistory(ctx context.Context, channel string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return volute.ErrNotAvailable
+	if b.carrier.store == nil {
+		return volute.ErrNotAvailable
+	}
+	return b.forget(ctx, channel)
 }
 
 var _ volute.Broker = (*Broker)(nil)

@@ -40,9 +40,9 @@ func start(t testing.TB, o *server.Options) *server.Server {
 
 var prefixes atomic.Int64
 
-func config(t testing.TB, s *server.Server) nats.Config {
+func config(t testing.TB, url string) nats.Config {
 	return nats.Config{
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), URL: s.ClientURL(), Prefix: fmt.Sprint("test", prefixes.Add(1)),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), URL: url, Prefix: fmt.Sprint("test", prefixes.Add(1)),
 		Node: "one", DialTimeout: time.Second, WriteTimeout: time.Second, Timeout: 4 * time.Second,
 	}
 }
@@ -56,9 +56,9 @@ func open(t testing.TB, c nats.Config) *nats.Broker {
 func TestBroker(t *testing.T) {
 	s := start(t, &server.Options{})
 	o := brokertest.Options{NoHistory: true}
-	brokertest.Run(t, func(t *testing.T) volute.Broker { return open(t, config(t, s)) }, o)
+	brokertest.Run(t, func(t *testing.T) volute.Broker { return open(t, config(t, s.ClientURL())) }, o)
 	brokertest.RunNodes(t, func(t *testing.T) (volute.Broker, volute.Broker) {
-		c := config(t, s)
+		c := config(t, s.ClientURL())
 		return open(t, c), open(t, c)
 	}, o)
 }
@@ -79,22 +79,22 @@ func TestRedisHistory(t *testing.T) {
 		t.Cleanup(func() { b.Close(); carrier.Close() })
 		return b
 	}
-	brokertest.Run(t, func(t *testing.T) volute.Broker { return node(t, config(t, s)) }, brokertest.Options{})
+	brokertest.Run(t, func(t *testing.T) volute.Broker { return node(t, config(t, s.ClientURL())) }, brokertest.Options{})
 	brokertest.RunNodes(t, func(t *testing.T) (volute.Broker, volute.Broker) {
-		c := config(t, s)
+		c := config(t, s.ClientURL())
 		return node(t, c), node(t, c)
 	}, brokertest.Options{})
 	t.Run("Maps", func(t *testing.T) {
-		brokertest.RunMap(t, func(t *testing.T) volute.Broker { return node(t, config(t, s)) }, brokertest.Options{})
+		brokertest.RunMap(t, func(t *testing.T) volute.Broker { return node(t, config(t, s.ClientURL())) }, brokertest.Options{})
 	})
 	t.Run("MapNodes", func(t *testing.T) {
 		brokertest.RunMapNodes(t, func(t *testing.T) (volute.Broker, volute.Broker) {
-			c := config(t, s)
+			c := config(t, s.ClientURL())
 			return node(t, c), node(t, c)
 		})
 	})
 	t.Run("Survives", func(t *testing.T) {
-		c := config(t, s)
+		c := config(t, s.ClientURL())
 		to := node(t, c)
 		silence, gaps := brokertest.Survive(t, node(t, c), to, 3, func() {
 			p.Kill()
@@ -134,7 +134,7 @@ func listen(t *testing.T, b *nats.Broker, channels ...string) <-chan string {
 
 func say(t *testing.T, b volute.Broker, channel, text string) error {
 	t.Helper()
-	_, err := b.Publish(t.Context(), channel, volute.Delivery{Kind: volute.DeliverPublication, Publication: &volute.Publication{Data: []byte(text)}}, volute.PublishOptions{})
+	_, err := b.Publish(t.Context(), channel, publication(text), volute.PublishOptions{})
 	return err
 }
 
@@ -155,7 +155,7 @@ func want(t *testing.T, got <-chan string, texts ...string) {
 func TestChannelNames(t *testing.T) {
 	s := start(t, &server.Options{})
 	names := []string{"a b", "*", ">", "a.*", "a..b", ".", "..", "", "%", "%2A", "\x00", "日本", "a.b.", "news:1#2,3"}
-	b := open(t, config(t, s))
+	b := open(t, config(t, s.ClientURL()))
 	got := listen(t, b, names...)
 	for i, name := range names {
 		if err := say(t, b, name, fmt.Sprint(i)); err != nil {
@@ -167,7 +167,7 @@ func TestChannelNames(t *testing.T) {
 
 func TestWildcards(t *testing.T) {
 	s := start(t, &server.Options{})
-	c := config(t, s)
+	c := config(t, s.ClientURL())
 	c.Wildcards = true
 	b := open(t, c)
 	got := listen(t, b, "news.*")
@@ -181,7 +181,7 @@ func TestWildcards(t *testing.T) {
 
 func TestRaw(t *testing.T) {
 	s := start(t, &server.Options{})
-	c := config(t, s)
+	c := config(t, s.ClientURL())
 	c.Raw = &nats.Raw{Prefix: "app.", Replacements: map[string]string{":": "."}}
 	b := open(t, c)
 	got := listen(t, b, "news:1")
@@ -215,7 +215,7 @@ func TestRaw(t *testing.T) {
 // and health tells both.
 func TestRestart(t *testing.T) {
 	s := start(t, &server.Options{})
-	b := open(t, config(t, s))
+	b := open(t, config(t, s.ClientURL()))
 	got := listen(t, b, "a")
 	if err := say(t, b, "a", "1"); err != nil {
 		t.Fatal(err)
@@ -247,7 +247,7 @@ func await(t *testing.T, condition func() bool) {
 
 func TestRefused(t *testing.T) {
 	s := start(t, &server.Options{Authorization: "s3cret", MaxPayload: 1000, MaxPending: 1 << 20})
-	c := config(t, s)
+	c := config(t, s.ClientURL())
 	c.URL = "nats://wr0ng@" + strings.TrimPrefix(s.ClientURL(), "nats://")
 	b := open(t, c)
 	listen(t, b)

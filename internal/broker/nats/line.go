@@ -21,6 +21,11 @@ const lineBuffer = 1 << 16
 // Open implements feed.Carrier: the line is a connection of its own, which does
 // not reconnect by itself, so that nothing is missed in silence.
 func (c *Carrier) Open(ctx context.Context, e feed.Events) (feed.Line, error) {
+	if c.store != nil {
+		if err := c.store.ensure(ctx); err != nil {
+			return nil, err
+		}
+	}
 	l := &line{
 		carrier: c, events: e, in: make(chan *nats.Msg, lineBuffer), broken: make(chan error, 1),
 		end: make(chan struct{}), topics: map[*nats.Subscription]string{}, subs: map[string]*nats.Subscription{},
@@ -82,8 +87,8 @@ func (l *line) Subscribe(ctx context.Context, topics []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.carrier.cfg.Timeout)
 	defer cancel()
-	if err := l.conn.FlushWithContext(ctx); err != nil {
-		return l.carrier.failure(err)
+	if err := l.settle(ctx); err != nil {
+		return err
 	}
 	for _, topic := range topics {
 		select {
@@ -93,6 +98,25 @@ func (l *line) Subscribe(ctx context.Context, topics []string) error {
 		}
 	}
 	return nil
+}
+
+// settle returns when the server knows what the line has subscribed to. Whoever
+// leads the stream may be another server: it knows when it has stored a message
+// that has taken the same way.
+func (l *line) settle(ctx context.Context) error {
+	s := l.carrier.store
+	if s == nil {
+		return l.carrier.failure(l.conn.FlushWithContext(ctx))
+	}
+	m := &nats.Msg{Subject: s.prefix + stored + "f." + hash(l.carrier.cfg.Node), Header: nats.Header{headerTTL: {"1"}}}
+	answer, err := l.conn.RequestMsgWithContext(ctx, m)
+	if err == nil {
+		err = refusal(answer.Data)
+	}
+	if isFull(err) {
+		return nil // and the server has answered
+	}
+	return s.failure(err)
 }
 
 // Unsubscribe implements feed.Line.
@@ -125,12 +149,26 @@ func (l *line) read() {
 			topic, ok := l.topics[m.Sub]
 			l.mu.Unlock()
 			if ok {
-				l.events.Message(topic, l.carrier.unwrap(topic, m.Data))
+				l.arrived(topic, m)
 			}
 		case <-l.end:
 			return
 		}
 	}
+}
+
+// arrived passes a message on. Those of JetStream that only tell where a channel is
+// are empty.
+func (l *line) arrived(topic string, m *nats.Msg) {
+	if s := l.carrier.store; s != nil {
+		if feed.IsProbe(topic) {
+			s.heard(m)
+		}
+		if len(m.Data) == 0 {
+			return
+		}
+	}
+	l.events.Message(topic, l.carrier.unwrap(topic, m.Data))
 }
 
 // Broken implements feed.Line.
@@ -145,15 +183,25 @@ func (l *line) Close() {
 
 // Carrier is NATS as pub/sub system; it implements feed.Carrier.
 type Carrier struct {
-	cfg Config
+	cfg   Config
+	store *store // nil without JetStream
 
 	mu   sync.Mutex
 	conn *nats.Conn // that publishes; nil until it was first needed
 	done bool
+	up   context.Context // ends when conn is cut
+	cut  context.CancelCauseFunc
 }
 
 // NewCarrier returns a Carrier. It connects when it is first used.
-func NewCarrier(cfg Config) *Carrier { return &Carrier{cfg: cfg} }
+func NewCarrier(cfg Config) *Carrier {
+	c := &Carrier{cfg: cfg}
+	c.up, c.cut = context.WithCancelCause(context.Background())
+	if cfg.JetStream != nil {
+		c.store = newStore(c)
+	}
+	return c
+}
 
 func (c *Carrier) options(what string) []nats.Option {
 	o := []nats.Option{
@@ -178,6 +226,8 @@ func (c *Carrier) publisher() (*nats.Conn, error) {
 		nc, err := nats.Connect(c.cfg.URL, append(
 			c.options("publishes"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 			nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond), nats.ReconnectBufSize(-1),
+			nats.DisconnectErrHandler(func(*nats.Conn, error) { c.lost() }),
+			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // asked for by failed requests
 		)...)
 		if err != nil {
 			return nil, c.failure(err)
@@ -187,11 +237,120 @@ func (c *Carrier) publisher() (*nats.Conn, error) {
 	return c.conn, nil
 }
 
+var (
+	// errCut: nobody will answer what was asked on a connection that is gone.
+	errCut  = errors.New("the connection was cut before the answer came")
+	errLate = errors.New("no answer in time")
+)
+
+// lost ends the requests that wait on the connection.
+func (c *Carrier) lost() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut(errCut)
+	c.up, c.cut = context.WithCancelCause(context.Background())
+}
+
+// waiting returns the connection that publishes and a context for one request.
+func (c *Carrier) waiting(ctx context.Context, m *nats.Msg) (*nats.Conn, context.Context, func(), error) {
+	nc, err := c.publisher()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := c.fits(nc, m.Data); err != nil {
+		return nil, nil, nil, err
+	}
+	c.mu.Lock()
+	up := c.up
+	c.mu.Unlock()
+	ctx, timeout := context.WithTimeoutCause(ctx, c.cfg.Timeout, errLate)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(up, func() { cancel(context.Cause(up)) })
+	return nc, ctx, func() { stop(); cancel(nil); timeout() }, nil
+}
+
+// unanswered says why a request of ctx has no answer.
+func (c *Carrier) unanswered(ctx context.Context, nc *nats.Conn, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	if last := nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) {
+		return last
+	}
+	return context.Cause(ctx)
+}
+
+// request sends a message and returns the answer.
+func (c *Carrier) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	nc, ctx, done, err := c.waiting(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	answer, err := nc.RequestMsgWithContext(ctx, m)
+	if err != nil {
+		return nil, c.unanswered(ctx, nc, err)
+	}
+	return answer, nil
+}
+
+// requestMany sends a message and returns the answer or, if there are many, all up
+// to the one that says that it is the last.
+func (c *Carrier) requestMany(ctx context.Context, m *nats.Msg, many bool) (answers []*nats.Msg, err error) {
+	if !many {
+		answer, err := c.request(ctx, m)
+		return []*nats.Msg{answer}, err
+	}
+	nc, ctx, done, err := c.waiting(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	m.Reply = nc.NewInbox()
+	sub, err := nc.SubscribeSync(m.Reply)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails when the connection is gone
+	if err := nc.PublishMsg(m); err != nil {
+		return nil, err
+	}
+	for {
+		a, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, c.unanswered(ctx, nc, err)
+		}
+		answers = append(answers, a)
+		if a.Header.Get("Status") != "" {
+			return answers, nil
+		}
+	}
+}
+
+// fits refuses what is larger than the servers take.
+func (c *Carrier) fits(nc *nats.Conn, msg []byte) error {
+	if limit := nc.MaxPayload(); limit > 0 && int64(len(msg)) > limit {
+		return &volute.Error{
+			Code:    volute.ErrBadRequest.Code,
+			Message: fmt.Sprintf("%d bytes are more than max_payload %d of NATS", len(msg), limit),
+		}
+	}
+	return nil
+}
+
 // Send implements feed.Carrier.
 func (c *Carrier) Send(ctx context.Context, topic string, msg []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if c.store != nil && feed.IsProbe(topic) {
+		return c.store.probe(ctx, topic, msg)
+	}
+	return c.pass(topic, msg)
+}
+
+// pass publishes, without storing.
+func (c *Carrier) pass(topic string, msg []byte) error {
 	nc, err := c.publisher()
 	if err != nil {
 		return err
@@ -200,11 +359,8 @@ func (c *Carrier) Send(ctx context.Context, topic string, msg []byte) error {
 	if err != nil {
 		return err
 	}
-	if limit := nc.MaxPayload(); limit > 0 && int64(len(msg)) > limit {
-		return &volute.Error{
-			Code:    volute.ErrBadRequest.Code,
-			Message: fmt.Sprintf("%d bytes are more than max_payload %d of NATS", len(msg), limit),
-		}
+	if err := c.fits(nc, msg); err != nil {
+		return err
 	}
 	return c.failure(nc.Publish(subject, msg))
 }
