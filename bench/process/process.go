@@ -64,10 +64,16 @@ func (p *Process) Listening(address string) error {
 	return fmt.Errorf("%s does not listen at %s", filepath.Base(p.cmd.Path), address)
 }
 
-// CPU is the time that the process has spent on processors, as the kernel's
-// scheduler counts it, to the nanosecond.
-func (p *Process) CPU() time.Duration {
-	clock := int32(^p.cmd.Process.Pid<<3 | 2) // what clock_getcpuclockid returns
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// CPU is the time that the process has spent on processors.
+func (p *Process) CPU() time.Duration { return CPU(p.PID()) }
+
+// CPU is the time that a process has spent on processors, as the kernel's
+// scheduler counts it, to the nanosecond; 0 if there is no such process.
+func CPU(pid int) time.Duration {
+	clock := int32(^pid<<3 | 2) // what clock_getcpuclockid returns
 	var ts unix.Timespec
 	if err := unix.ClockGettime(clock, &ts); err != nil {
 		return 0
@@ -75,8 +81,7 @@ func (p *Process) CPU() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// UserShare is how much of the process's CPU time was spent outside of the
-// kernel, by ticks of 10 ms.
+// ticks is the process's CPU time outside of and in the kernel, in ticks of 10 ms.
 func (p *Process) ticks() (user, system float64) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
@@ -122,6 +127,16 @@ type Server struct {
 	Processes  []*Process
 	stops      []func()
 	profilable bool
+}
+
+// Join is several servers as one: clients and publications go to the first.
+func Join(servers ...*Server) *Server {
+	all := *servers[0]
+	all.Processes, all.stops = nil, nil
+	for _, s := range servers {
+		all.Processes = append(all.Processes, s.Processes...)
+	}
+	return &all
 }
 
 // Stop ends all of it.

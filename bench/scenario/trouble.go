@@ -41,7 +41,7 @@ func recovery() *Scenario {
 			}
 			var d load.Dialed
 			c, err := r.measure(s, func() error {
-				d, err = load.Do[load.Dialed](g, "Reconnect", 0.0)
+				d, err = load.Do[load.Dialed](g, "Reconnect", "")
 				return err
 			})
 			if err != nil {

@@ -28,10 +28,13 @@ import (
 )
 
 func main() {
-	what := flag.String("what", "sessions", "sessions, presence or presence-centrifuge")
+	what := flag.String("what", "sessions", "sessions, presence, presence-centrifuge, presence-redis, presence-redis-centrifuge, presence-redis-tuned or redis")
 	n := flag.Int("n", 1_000_000, "how many")
 	ping := flag.Duration("ping", 10*time.Second, "between pings")
 	profile := flag.String("profile", "", "file for a CPU profile of the deliveries")
+	var there server
+	flag.StringVar(&there.address, "redis", "", "host:port of the Redis that is measured")
+	flag.IntVar(&there.pid, "redis-pid", 0, "its process")
 	flag.Parse()
 	var out map[string]float64
 	var err error
@@ -42,6 +45,14 @@ func main() {
 		out, err = presence(*n)
 	case "presence-centrifuge":
 		out, err = presenceCentrifuge(*n)
+	case "presence-redis":
+		out, err = presenceRedis(*n, there)
+	case "presence-redis-centrifuge", "presence-redis-tuned":
+		out, err = presenceRedisCentrifuge(*n, there, *what == "presence-redis-tuned")
+	case "redis":
+		out, err = redisCost(*n, there)
+	default:
+		err = fmt.Errorf("nothing to measure: %q", *what)
 	}
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(out)
