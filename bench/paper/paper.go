@@ -32,6 +32,7 @@ type Result struct {
 	Servers         []string
 	Figures         []scenario.Figure
 	Runs            map[string][]map[string]float64 // by server, in order; the n-th of all servers were side by side
+	Seconds         map[string]float64              // that a run takes, by server
 	Failures        []string
 }
 

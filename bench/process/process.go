@@ -121,20 +121,21 @@ func (p *Process) Memory() (m Memory) {
 
 // Server is what clients connect to: one process or several.
 type Server struct {
-	Kind       string
-	Address    string // clients, HTTP API, profiles
-	GRPC, RPC  string // other faces of the API; "" = none
-	Processes  []*Process
-	stops      []func()
-	profilable bool
+	Kind      string
+	Address   string // clients, HTTP API, profiles
+	GRPC, RPC string // other faces of the API; "" = none
+	Processes []*Process
+	stops     []func()
+	pages     []string // where the processes tell of themselves, if they are Go's
 }
 
 // Join is several servers as one: clients and publications go to the first.
 func Join(servers ...*Server) *Server {
 	all := *servers[0]
-	all.Processes, all.stops = nil, nil
+	all.Processes, all.pages, all.stops = nil, nil, nil
 	for _, s := range servers {
 		all.Processes = append(all.Processes, s.Processes...)
+		all.pages = append(all.pages, s.pages...)
 	}
 	return &all
 }
@@ -178,9 +179,9 @@ func (s *Server) Memory() (m Memory) {
 // Settle waits until the server's memory has stopped to shrink, after asking the
 // Go runtime to collect. It returns what is left.
 func (s *Server) Settle(longest time.Duration) Memory {
-	if s.profilable {
+	for _, page := range s.pages {
 		for range 2 {
-			_ = s.get("heap?gc=1", io.Discard)
+			_ = get(page+"heap?gc=1", io.Discard)
 		}
 	}
 	m, quiet := s.Memory(), 0
@@ -204,13 +205,13 @@ func (s *Server) Profile(file string, d time.Duration) error {
 		return err
 	}
 	defer f.Close()
-	return s.get(fmt.Sprintf("profile?seconds=%d", max(1, int(d.Seconds()))), f)
+	return get(fmt.Sprintf("%sprofile?seconds=%d", s.pages[0], max(1, int(d.Seconds()))), f)
 }
 
-func (s *Server) get(page string, w io.Writer) error {
+func get(page string, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address+"/debug/pprof/"+page, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
 	if err != nil {
 		return err
 	}

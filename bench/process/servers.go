@@ -52,7 +52,10 @@ func (p *Programs) Start(kind string, o Options) (*Server, error) {
 	if o.Ping == 0 {
 		o.Ping = 25 * time.Second
 	}
-	s := &Server{Kind: kind, Address: freeAddress(), profilable: kind != Floor}
+	s := &Server{Kind: kind, Address: freeAddress()}
+	if kind != Floor {
+		s.pages = []string{"http://" + s.Address + "/debug/pprof/"}
+	}
 	var err error
 	switch kind {
 	case Volute:

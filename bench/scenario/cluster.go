@@ -99,7 +99,7 @@ func redisPublish(history int) *Scenario {
 			return err
 		}
 		if history == 0 {
-			long := size(r, 5*time.Second, 3*time.Second)
+			long := 3 * time.Second // as long as between two heartbeats
 			all, err := r.measureCluster(c, func() error {
 				time.Sleep(long)
 				return nil
@@ -118,7 +118,7 @@ func redisPublish(history int) *Scenario {
 			{"cpu", "redis", load.Publish{Rate: 2000}},
 			{"full", "redis-full", load.Publish{Window: lanes}},
 		} {
-			m.what.Lanes, m.what.For = lanes, size(r, 4*time.Second, 1500*time.Millisecond)
+			m.what.Lanes, m.what.For = lanes, size(r, 2500*time.Millisecond, 1500*time.Millisecond)
 			before, err := c.published(history)
 			if err != nil {
 				return err
@@ -186,7 +186,7 @@ func redisFanout(name string, channels, subscribers int, rate float64) *Scenario
 		if _, _, err := r.publish(c, g, load.Publish{Count: 2 * channels, Rate: rate, Lanes: lanes}); err != nil { // warm
 			return err
 		}
-		long := size(r, 4*time.Second, 1500*time.Millisecond)
+		long := size(r, 2500*time.Millisecond, 1500*time.Millisecond)
 		all, p, err := r.publish(c, g, load.Publish{For: long, Rate: rate, Lanes: lanes})
 		if err != nil {
 			return err
@@ -344,7 +344,7 @@ func redisCost() *Scenario {
 		Figure{"memory", "memory of Redis per channel with 20 publications", Bytes},
 	)
 	s.Run = func(r *Run) error {
-		return r.crowdOnRedis("-what", "redis", "-n", size(r, "40000", "10000"))
+		return r.crowdOnRedis("-what", "redis", "-n", size(r, "20000", "10000"))
 	}
 	return s
 }

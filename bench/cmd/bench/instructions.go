@@ -35,7 +35,7 @@ var collected = regexp.MustCompile(`Collected : (\d+)`)
 
 // instructions counts what the fixed work costs. Without valgrind there is
 // nothing to say.
-func instructions(dir string, last map[string]int64) (all []paper.Instructions) {
+func instructions(dir string, last []paper.Instructions) (all []paper.Instructions) {
 	if _, err := exec.LookPath("valgrind"); err != nil {
 		return nil
 	}
@@ -60,7 +60,13 @@ func instructions(dir string, last map[string]int64) (all []paper.Instructions) 
 			continue
 		}
 		name := w.pkg + "." + strings.TrimPrefix(w.benchmark, "Benchmark")
-		all = append(all, paper.Instructions{Work: name, Before: last[name], Now: (many - few) / (more - once)})
+		now := paper.Instructions{Work: name, Now: (many - few) / (more - once)}
+		for _, i := range last {
+			if i.Work == name {
+				now.Before = i.Now
+			}
+		}
+		all = append(all, now)
 		fmt.Fprintf(os.Stderr, "instructions %-30s %d\n", name, all[len(all)-1].Now)
 	}
 	return all
