@@ -7,11 +7,11 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -89,7 +89,7 @@ func (o *options) run() error {
 	for _, s := range all {
 		s.Servers = slices.DeleteFunc(s.Servers, func(name string) bool { return !chosen(o.servers, name) })
 	}
-	progress := newProgress(all, o.runs, &last)
+	progress := newProgress(all, o.runs, last)
 	var busy []float64
 	for _, s := range all {
 		result := &paper.Result{
@@ -153,9 +153,9 @@ func chosen(list, name string) bool {
 }
 
 // last reads the report that is there, if there is one.
-func (o *options) last() (r paper.Report) {
-	if b, err := os.ReadFile(o.out + "/report.json"); err == nil {
-		_ = json.Unmarshal(b, &r)
+func (o *options) last() *paper.Report {
+	if r, err := paper.Read(filepath.Join(o.out, "report.json")); err == nil {
+		return r
 	}
-	return r
+	return &paper.Report{}
 }
