@@ -72,6 +72,9 @@ func (p *page) say(text string) string {
 // Report is what was measured.
 func (p *page) Report() *Report { return p.report }
 
+// Documented reports whether the page is one of the documentation.
+func (p *page) Documented() bool { return p.charts != "" }
+
 // Date is when it was measured.
 func (p *page) Date() string { return p.report.Began.UTC().Format("2006-01-02 15:04 UTC") }
 

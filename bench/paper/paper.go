@@ -174,3 +174,14 @@ func number(v float64) string {
 	}
 	return fmt.Sprintf("%.3f", v)
 }
+
+// Median is a server's figure in a scenario.
+func (r *Report) Median(name, server, figure string) (v float64, ok bool) {
+	for _, res := range r.Results {
+		if res.Scenario == name {
+			sp := res.spread(server, figure)
+			return sp.Median, sp.N > 0
+		}
+	}
+	return 0, false
+}
