@@ -118,7 +118,7 @@ func redisPublish(history int) *Scenario {
 			{"cpu", "redis", load.Publish{Rate: 2000}},
 			{"full", "redis-full", load.Publish{Window: lanes}},
 		} {
-			m.what.Lanes, m.what.For = lanes, size(r, 2500*time.Millisecond, 1500*time.Millisecond)
+			m.what.Lanes, m.what.For = lanes, size(r, 2*time.Second, 1500*time.Millisecond)
 			before, err := c.published(history)
 			if err != nil {
 				return err
@@ -186,7 +186,7 @@ func redisFanout(name string, channels, subscribers int, rate float64) *Scenario
 		if _, _, err := r.publish(c, g, load.Publish{Count: 2 * channels, Rate: rate, Lanes: lanes}); err != nil { // warm
 			return err
 		}
-		long := size(r, 2500*time.Millisecond, 1500*time.Millisecond)
+		long := size(r, 2*time.Second, 1500*time.Millisecond)
 		all, p, err := r.publish(c, g, load.Publish{For: long, Rate: rate, Lanes: lanes})
 		if err != nil {
 			return err

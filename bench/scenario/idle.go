@@ -57,9 +57,9 @@ func connect() *Scenario {
 
 // idle measures clients that do nothing but answer pings.
 func idle(subscriptions int) *Scenario {
-	servers := []string{process.Volute, process.Centrifuge, process.Tuned}
+	servers := two
 	if subscriptions == 0 {
-		servers = append(servers, process.Floor)
+		servers = []string{process.Volute, process.Centrifuge, process.Tuned, process.Floor}
 	}
 	return &Scenario{
 		Name: fmt.Sprintf("idle-%d", subscriptions), Title: fmt.Sprintf("Idle connections with %d subscriptions each", subscriptions),
@@ -72,15 +72,15 @@ func idle(subscriptions int) *Scenario {
 			{"ping", "CPU per ping and pong", Micros},
 		},
 		Run: func(r *Run) error {
-			ping := size(r, 6*time.Second, 4*time.Second)
+			ping := size(r, 5*time.Second, 4*time.Second)
 			s, err := r.start(process.Options{Ping: ping})
 			if err != nil {
 				return err
 			}
-			base := s.Settle(2 * time.Second)
+			base := s.Settle(time.Second)
 			n := size(r, 19_000, 6000)
 			g, _, err := r.clients(load.Target{
-				Address: s.Address, Clients: n, Rate: 5000, Subscriptions: subscriptions, Channels: 1000, Prefix: "idle",
+				Address: s.Address, Clients: n, Rate: 8000, Subscriptions: subscriptions, Channels: 1000, Prefix: "idle",
 			})
 			if err != nil {
 				return err
@@ -127,7 +127,7 @@ func side() *Scenario {
 			n, all := size(r, 19_000, 3000), 0
 			var servers []*process.Server
 			for i := range byte(3) {
-				s, _, _, err := r.both(process.Options{}, load.Target{Clients: n, Rate: 5000, Source: i})
+				s, _, _, err := r.both(process.Options{}, load.Target{Clients: n, Rate: 8000, Source: i})
 				if err != nil {
 					return err
 				}

@@ -79,7 +79,7 @@ func slow() *Scenario {
 			}
 			var p load.Published
 			c, err := r.measure(s, func() error {
-				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 5*time.Second, 3*time.Second), Rate: 300})
+				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 4*time.Second, 3*time.Second), Rate: 300})
 				return err
 			})
 			r.Set("cpu", per(c.CPU, p.Delivered))
@@ -114,7 +114,7 @@ func million() *Scenario {
 			if r.Kind == Many {
 				n = size(r, 1_000_000, 200_000)
 			}
-			return r.crowd("-what", "sessions", "-n", fmt.Sprint(n), "-ping", size(r, "6s", "3s"))
+			return r.crowd("-what", "sessions", "-n", fmt.Sprint(n), "-ping", size(r, "5s", "3s"))
 		},
 	}
 }

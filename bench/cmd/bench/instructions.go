@@ -49,7 +49,7 @@ func instructions(dir string, last []paper.Instructions) (all []paper.Instructio
 			}
 		}
 		// What starting costs is in both counts.
-		const once, more = 500, 8500
+		const once, more = 500, 6500
 		few, err := count(program, w.benchmark, once)
 		many := few
 		if err == nil {

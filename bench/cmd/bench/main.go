@@ -106,7 +106,7 @@ func (o *options) run() error {
 				if len(interrupted) > 0 {
 					return fmt.Errorf("interrupted")
 				}
-				busy = append(busy, paper.Busyness(200*time.Millisecond))
+				busy = append(busy, paper.Busyness(100*time.Millisecond))
 				took := o.one(programs, s, kind, i, result)
 				result.Seconds[kind] += took.Seconds() / float64(o.runs)
 				progress.took(s.Name, kind, took)
