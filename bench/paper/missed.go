@@ -1,5 +1,8 @@
 package paper
 
+// user is what can be said of every goal whose scenario measures it.
+const user = "{user} of it is outside of the kernel."
+
 // missed says why goals are missed, by their key: where the rest goes. {name} is
 // a figure of the same scenario and server.
 var missed = map[string]string{

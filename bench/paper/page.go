@@ -118,8 +118,13 @@ var placeholder = regexp.MustCompile(`\{(\w[\w-]*)\}`)
 func (p *page) Missed() string {
 	var b strings.Builder
 	for _, g := range p.report.Goals {
+		if g.Met {
+			continue
+		}
 		why, ok := missed[g.Key]
-		if g.Met || !ok {
+		if _, known := p.report.Median(g.Scenario, g.Server, "user"); !ok && known {
+			why = user
+		} else if !ok {
 			continue
 		}
 		text := placeholder.ReplaceAllStringFunc(p.say(why), func(name string) string {

@@ -338,6 +338,7 @@ func redisCost() *Scenario {
 	s.Figures = append(
 		s.Figures,
 		Figure{"subscribe", "CPU per channel that a node begins to listen to", Nanos},
+		Figure{"position", "CPU per reading of a position, nothing missed", Nanos},
 		Figure{"history", "CPU per reading of 20 publications", Nanos},
 		Figure{"in", "bytes to Redis per publication", Bytes},
 		Figure{"out", "bytes from Redis per publication and node", Bytes},

@@ -44,7 +44,8 @@ type Constants struct {
 	Kept      float64 `text:"CPU of Redis per publication with history" unit:"µs"`
 	Node      float64 `text:"CPU of Redis per publication and node that listens" unit:"µs"`
 	Subscribe float64 `text:"CPU of Redis per channel that a node begins to listen to" unit:"µs"`
-	History   float64 `text:"CPU of Redis per reading of history" unit:"µs"`
+	Position  float64 `text:"CPU of Redis per reading of history from which nothing was missed" unit:"µs"`
+	History   float64 `text:"CPU of Redis per reading of 20 publications of history" unit:"µs"`
 	Readings  float64 `text:"readings of history per client that comes back" unit:""`
 
 	In         float64 `text:"bytes to Redis per publication with history" unit:"B"`
@@ -75,7 +76,7 @@ func Read(file string) (Constants, error) {
 		Publish: get("redis-publish", "full"), Deliver: get("fanout-100", "cpu"), Ping: get("idle-0", "ping"),
 		Return: get("node-death-500", "cpu"), Idle: get("redis-publish", "idle"),
 		Plain: redis("plain_0"), Kept: redis("kept_0"), Node: max(0, redis("plain_100")-redis("plain_0")) / 100,
-		Subscribe: redis("subscribe"), History: redis("history"),
+		Subscribe: redis("subscribe"), Position: redis("position"), History: redis("history"),
 		In: get("redis-cost", "in"), Out: get("redis-cost", "out"), Stream: get("redis-cost", "memory"), Connection: get("idle-2", "rss"),
 	}
 	// Of a publication with one subscriber, what is neither publishing nor delivering.

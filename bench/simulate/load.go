@@ -116,7 +116,8 @@ func (c *Constants) Death(p *Plan) (w Wave) {
 }
 
 // Fail is a Redis that fails over: the nodes listen anew to what they listened to
-// there, and read the history of the channels that have one.
+// there, and look whether something is missing in the channels with history:
+// nothing, because it was refused.
 func (c *Constants) Fail(p *Plan) (w Wave) {
 	steady := c.Load(p)
 	for _, class := range p.Classes {
@@ -127,7 +128,7 @@ func (c *Constants) Fail(p *Plan) (w Wave) {
 		}
 		w.Refused += float64(class.Channels) * class.Rate / float64(p.Shards) * p.Failover
 	}
-	work := (w.Clients*c.Subscribe + w.Readings*c.History) / 1e6
+	work := (w.Clients*c.Subscribe + w.Readings*c.Position) / 1e6
 	w.Seconds = p.Failover + drain(work, steady.First)
 	w.Redis = 1
 	return w

@@ -10,7 +10,7 @@ import (
 // round are constants that are easy to compute with.
 var round = Constants{
 	Publish: 50, Receive: 10, Deliver: 5, Ping: 10, Return: 100, Idle: 1000,
-	Plain: 2, Kept: 20, Node: 1, Subscribe: 2, History: 50, Readings: 1,
+	Plain: 2, Kept: 20, Node: 1, Subscribe: 2, Position: 10, History: 50, Readings: 1,
 	In: 400, Out: 200, Stream: 5000, Connection: 1000,
 }
 
@@ -155,7 +155,7 @@ func TestFail(t *testing.T) {
 	near(t, "channels", w.Clients, 100*10/2)
 	near(t, "readings", w.Readings, 100*10/2)
 	near(t, "refused", w.Refused, 500*5)
-	near(t, "seconds", w.Seconds, 5+(500*2+500*50)/1e6/(1-round.Load(plan("100x1000@10h")).First))
+	near(t, "seconds", w.Seconds, 5+(500*2+500*10)/1e6/(1-round.Load(plan("100x1000@10h")).First))
 }
 
 func TestBadPlans(t *testing.T) {

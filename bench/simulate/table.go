@@ -98,9 +98,9 @@ func (c *Constants) PlanTable(w Words, p *Plan, seconds float64, seed uint64) st
 	dead := c.Death(p)
 	t.row("a node dies: clients that come back", digits(dead.Clients))
 	t.row("all of them have recovered after", duration(dead.Seconds))
-	t.row("the other nodes' cores are busy meanwhile for", percent(dead.Node))
+	t.row("the other nodes' cores are busy meanwhile for", wave(dead.Node))
 	t.row("readings of history", digits(dead.Readings))
-	t.row("the busiest Redis meanwhile", percent(dead.Redis))
+	t.row("the busiest Redis meanwhile", wave(dead.Redis))
 	failed := c.Fail(p)
 	t.row("a Redis fails over: publications that are refused", digits(failed.Refused))
 	t.row("channels listened to anew, by all nodes", digits(failed.Clients))
@@ -114,8 +114,8 @@ func digits(v float64) string {
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		return "–"
-	case v == 0:
-		return "0"
+	case v < 100 && v == math.Trunc(v):
+		return fmt.Sprintf("%.0f", v)
 	case v < 1:
 		return fmt.Sprintf("%.3f", v)
 	case v < 10:
@@ -140,6 +140,9 @@ func percent(share float64) string {
 	}
 	return fmt.Sprintf("%.1f %%", 100*share)
 }
+
+// wave is a share while clients come back, when all of it may well be used.
+func wave(share float64) string { return fmt.Sprintf("%.1f %%", 100*min(share, 1)) }
 
 func bytes(v float64) string {
 	for _, unit := range []string{"B", "kB", "MB", "GB"} {

@@ -80,7 +80,7 @@ func (o *options) run() error {
 	}
 	r := paper.Report{
 		Began: time.Now(), Quick: o.quick, Machine: paper.ThisMachine(),
-		Command: strings.Join(append([]string{"bench"}, os.Args[1:]...), " "),
+		Command: command(),
 	}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt)
@@ -141,6 +141,19 @@ func (o *options) one(programs *process.Programs, s *scenario.Scenario, kind str
 	}
 	fmt.Fprintf(os.Stderr, "%-12s %d %-22s %5.1fs%s\n", s.Name, i+1, kind, took.Seconds(), line.String())
 	return took
+}
+
+// command is what was typed, without where the files go.
+func command() string {
+	words := []string{"bench"}
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "out", "profiles":
+		default:
+			words = append(words, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return strings.Join(words, " ")
 }
 
 // chosen reports whether a name is in a list, where "x*" is every name that
