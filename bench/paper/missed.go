@@ -11,7 +11,7 @@ var missed = map[string]string{
 	"calls paced centrifuge":                 "at this pace a wake-up serves about one call, so that the Go runtime's own waking counts; at 20,000 calls per second a call costs {faster}.",
 	"connect cpu centrifuge":                 "accepting and closing a socket is the kernel's work for both; {user} of the CPU is outside of it.",
 	"million connect_cpu_ns 10,000 sessions": "the memory of a million sessions does not fit into the processor's caches, and the collector goes through all of it.",
-	"million deliver_cpu_ns 10,000 sessions": "the memory of a million sessions does not fit into the processor's caches.",
+	"million deliver_cpu_ns 10,000 sessions": "the memory of a million sessions does not fit into the processor's caches: each delivery reads a subscription and a session that are not there.",
 	"pool paced volute + gRPC + pool":        "both paths pay for the client's connection and for the worker's pipe; {user} of the CPU is outside of the kernel.",
 	"redis-publish cpu centrifuge":           "most of a publication is the HTTP request, on net/http for both; {user} of the CPU is outside of the kernel.",
 	"redis-publish full centrifuge":          "most of a publication is the HTTP request, on net/http for both, and ours checks a key, knows every option of the API and answers each request at once; the peer holds commands to Redis back for up to 100 µs, so that more are answered in one wake-up.",
