@@ -14,7 +14,7 @@ RACE  := ./internal/loop/... ./internal/engine/... ./internal/transport/... ./in
 GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit race e2e sdk lint bench micro proto web docs deps clean
+.PHONY: help run build test unit race e2e sdk lint bench figures micro proto web docs deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ lint: ## formatting, vet, staticcheck, the table of rooms
 
 bench: ## measure against other servers, side by side (a first look: BENCH=-quick)
 	cd bench && $(GO) run -mod=mod ./cmd/bench $(BENCH)
+
+figures: ## write docs/performance.md and the tables of docs/capacity.md anew, from bench/report
+	cd bench && $(GO) run -mod=mod ./cmd/page
+	cd bench && $(GO) run -mod=mod ./cmd/simulate -page ../docs/capacity.md -page ../docs/zh-CN/capacity.md
 
 micro: ## benchmarks of the hot paths
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...

@@ -156,7 +156,6 @@ int main(int argc, char **argv) {
 	struct epoll_event events[128], e = {.events = EPOLLIN};
 	int one = 1, l = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	ping_ms = argc > 2 ? (int)(atof(argv[2]) * 1000) : 25000;
-	a.sin_addr.s_addr = htonl(INADDR_ANY);
 	setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (bind(l, (void *)&a, sizeof a) || listen(l, 4096)) die("listen");
 	close(fcntl(l, F_DUPFD_CLOEXEC, 19000)); // the whole table at once

@@ -139,14 +139,15 @@ func (f *Fleet) handle(n int) {
 	for i := range f.events[:n] {
 		e := &f.events[i]
 		if e.Fd < 0 {
-			f.publisher.ready(f)
+			f.publisher.ready(f, int(-1-e.Fd))
 			continue
 		}
 		f.clients[e.Fd].event(f, e.Events)
 	}
 }
 
-// watch registers a descriptor; index is the client's, or -1 for the publisher.
+// watch registers a descriptor; index is the client's, or -1 and below for the
+// publisher's.
 func (f *Fleet) watch(op, fd int, index int32, events uint32) error {
 	return unix.EpollCtl(f.epoll, op, fd, &unix.EpollEvent{Events: events, Fd: index})
 }

@@ -84,8 +84,8 @@ func (c *Commands) Connect(t Target, d *Dialed) (err error) {
 }
 
 // Reconnect is Fleet.Reconnect.
-func (c *Commands) Reconnect(rate float64, d *Dialed) (err error) {
-	*d, err = c.fleet.Reconnect(rate)
+func (c *Commands) Reconnect(address string, d *Dialed) (err error) {
+	*d, err = c.fleet.Reconnect(address)
 	return err
 }
 

@@ -64,6 +64,7 @@ type Publish struct {
 	For      time.Duration // time at most
 	Window   int           // so many are on their way at once; 0 = any
 	Rate     float64       // per second; 0 = as fast as the window allows
+	Lanes    int           // connections that the channels are spread over; 0 = one
 	Patience time.Duration // for the last to arrive after the last was sent; 0 = a minute
 }
 
@@ -76,22 +77,28 @@ type Published struct {
 	Last      Times         // from the request to the last reader's delivery
 }
 
-// publisher publishes over the HTTP API, on one connection of its own. Requests
-// are pipelined, so that their order is that of the channel.
+// publisher publishes over the HTTP API, on connections of its own. Requests are
+// pipelined, and those of one channel go over one connection, so that their order
+// is that of the channel.
 type publisher struct {
 	Publish
-	fd       int
+	lanes    []lane
 	started  time.Duration
 	ended    time.Duration // when the last request was sent
 	sent     int64
 	answered int64
 	inFlight int
 	last     samples
-	in, out  []byte
 	before   int64 // deliveries
 	err      error
 	done     chan struct{}
 	result   Published
+}
+
+// lane is one connection of a publisher.
+type lane struct {
+	fd      int
+	in, out []byte
 }
 
 // Publish publishes into the channels in turn and returns when every reader has
@@ -137,10 +144,14 @@ func (p *publisher) step(f *Fleet, now time.Duration) (time.Duration, bool) {
 	if p.Count > 0 {
 		due = min(due, int64(p.Count))
 	}
-	for p.sent < due && (p.Window == 0 || p.inFlight < p.Window && p.sent-p.answered < int64(p.Window)) && len(p.out) < 1<<18 {
+	for p.sent < due && (p.Window == 0 || p.inFlight < p.Window && p.sent-p.answered < int64(p.Window)) && p.next(f).room() {
 		p.publish(f, now)
 	}
-	p.flush()
+	for i := range p.lanes {
+		if err := p.lanes[i].flush(); err != nil {
+			p.err = err
+		}
+	}
 	return next, false
 }
 
@@ -155,29 +166,52 @@ func (p *publisher) begin(f *Fleet, now time.Duration) {
 			c.channel.readers++
 		}
 	}
-	server, err := parseAddress(f.target.Address)
-	if err == nil {
-		p.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	}
-	if err == nil {
-		_ = unix.SetsockoptInt(p.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		if err = unix.Connect(p.fd, server); err == nil {
-			err = f.watch(unix.EPOLL_CTL_ADD, p.fd, -1, unix.EPOLLIN)
+	for i := range max(1, p.Lanes) {
+		fd, err := f.dialLane(i)
+		if err != nil {
+			p.err = fmt.Errorf("publisher: %w", err)
+			return
 		}
+		p.lanes = append(p.lanes, lane{fd: fd})
 	}
-	p.err = err
+}
+
+// dialLane connects and registers a publisher's connection.
+func (f *Fleet) dialLane(i int) (fd int, err error) {
+	server, err := parseAddress(f.target.Address)
+	if err != nil {
+		return 0, err
+	}
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return 0, err
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if err = unix.Connect(fd, server); err == nil {
+		err = f.watch(unix.EPOLL_CTL_ADD, fd, int32(-1-i), unix.EPOLLIN)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return fd, err
 }
 
 func (p *publisher) end(f *Fleet, now time.Duration) {
-	_ = unix.Close(p.fd)
+	for i := range p.lanes {
+		_ = unix.Close(p.lanes[i].fd)
+	}
 	f.publisher = nil
 	p.result = Published{Published: p.sent, Delivered: f.Delivered - p.before, Elapsed: now - p.started, Last: p.last.times()}
+}
+
+// next is the connection of the next publication.
+func (p *publisher) next(f *Fleet) *lane {
+	return &p.lanes[int(p.sent)%len(f.target.channels)%len(p.lanes)]
 }
 
 // publish queues one request.
 func (p *publisher) publish(f *Fleet, now time.Duration) {
 	channels := f.target.channels
-	ch := channels[int(p.sent)%len(channels)]
+	ch, l := channels[int(p.sent)%len(channels)], p.next(f)
 	p.sent++
 	ch.seq++
 	if ch.readers > 0 {
@@ -188,56 +222,61 @@ func (p *publisher) publish(f *Fleet, now time.Duration) {
 	}
 	body := fmt.Appendf(nil, `{"channel":"%s","data":`, ch.name)
 	body = append(f.target.data(body, ch.seq), '}')
-	p.out = fmt.Appendf(p.out, "POST /api/publish HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nX-API-Key: bench\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	l.out = fmt.Appendf(l.out, "POST /api/publish HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nX-API-Key: bench\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-func (p *publisher) flush() {
-	for len(p.out) > 0 {
-		n, err := unix.SendmsgN(p.fd, p.out, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		if err != nil {
-			if err != unix.EAGAIN {
-				p.err = fmt.Errorf("publisher: %w", err)
-			}
-			return
+// room reports whether another request may be queued.
+func (l *lane) room() bool { return len(l.out) < 1<<18 }
+
+func (l *lane) flush() error {
+	for len(l.out) > 0 {
+		n, err := unix.SendmsgN(l.fd, l.out, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		if err == unix.EAGAIN {
+			return nil
 		}
-		p.out = p.out[n:]
+		if err != nil {
+			return fmt.Errorf("publisher: %w", err)
+		}
+		l.out = l.out[n:]
 	}
-	p.out = nil
+	l.out = nil
+	return nil
 }
 
-// ready reads answers.
-func (p *publisher) ready(f *Fleet) {
-	if p == nil {
+// ready reads answers of one connection.
+func (p *publisher) ready(f *Fleet, i int) {
+	if p == nil || i >= len(p.lanes) {
 		return
 	}
-	n, _, err := unix.Recvfrom(p.fd, f.buffer, unix.MSG_DONTWAIT)
+	l := &p.lanes[i]
+	n, _, err := unix.Recvfrom(l.fd, f.buffer, unix.MSG_DONTWAIT)
 	if n <= 0 {
 		if err != unix.EAGAIN {
 			p.err = fmt.Errorf("the server closed the publisher's connection: %v", err)
-			_ = f.watch(unix.EPOLL_CTL_DEL, p.fd, -1, 0)
+			_ = f.watch(unix.EPOLL_CTL_DEL, l.fd, int32(-1-i), 0)
 		}
 		return
 	}
-	p.in = append(p.in, f.buffer[:n]...)
+	l.in = append(l.in, f.buffer[:n]...)
 	for {
-		end := bytes.Index(p.in, []byte("\r\n\r\n"))
+		end := bytes.Index(l.in, []byte("\r\n\r\n"))
 		if end < 0 {
 			return
 		}
 		size := 0
-		if _, after, ok := bytes.Cut(p.in[:end], []byte("Content-Length: ")); ok {
+		if _, after, ok := bytes.Cut(l.in[:end], []byte("Content-Length: ")); ok {
 			digits, _, _ := bytes.Cut(after, []byte("\r"))
 			size, _ = strconv.Atoi(string(digits))
 		}
-		if len(p.in) < end+4+size {
+		if len(l.in) < end+4+size {
 			return
 		}
-		if body := p.in[end+4 : end+4+size]; !bytes.HasPrefix(p.in, []byte("HTTP/1.1 200 ")) || !bytes.Contains(body, []byte(`"result"`)) {
-			p.err = fmt.Errorf("publish was answered %.300q", p.in)
+		if body := l.in[end+4 : end+4+size]; !bytes.HasPrefix(l.in, []byte("HTTP/1.1 200 ")) || !bytes.Contains(body, []byte(`"result"`)) {
+			p.err = fmt.Errorf("publish was answered %.300q", l.in)
 			return
 		}
 		p.answered++
-		p.in = p.in[end+4+size:]
+		l.in = l.in[end+4+size:]
 	}
 }
 

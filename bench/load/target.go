@@ -11,7 +11,8 @@ import (
 
 // Target is a server and what clients do there first.
 type Target struct {
-	Address       string // host:port of clients and HTTP API
+	Address       string   // host:port of clients and HTTP API
+	Others        []string // further nodes: each gets as many of the clients as Address
 	Clients       int
 	Rate          float64 // connections begun per second; 0 = as fast as it goes
 	Subscriptions int     // of each client
@@ -101,11 +102,14 @@ type dial struct {
 // Connect opens the target's clients and returns when all are ready.
 func (f *Fleet) Connect(t Target) (Dialed, error) { return f.connect(&dial{Target: t}) }
 
-// Reconnect brings clients back that were dropped; they recover what they
-// missed.
-func (f *Fleet) Reconnect(rate float64) (Dialed, error) {
+// Reconnect brings back the clients that have no connection any more, all to one
+// node; they recover what they missed. No address means that of before.
+func (f *Fleet) Reconnect(address string) (Dialed, error) {
 	t := f.target
-	t.Rate = rate
+	t.Rate = 0
+	if address != "" {
+		t.Address, t.Others = address, nil
+	}
 	return f.connect(&dial{Target: t, resume: true})
 }
 
@@ -133,6 +137,9 @@ func (d *dial) step(f *Fleet, now time.Duration) (time.Duration, bool) {
 	}
 	// No more than what the server's accept queue holds.
 	for ; d.begun < due && d.begun-f.ready < 2000; d.begun++ {
+		if f.clients[d.begun].phase != gone {
+			continue // it is still there
+		}
 		if err := d.open(f, &f.clients[d.begun], now); err != nil {
 			f.wrong("client %d: %v", d.begun, err)
 			d.begun = d.Clients
@@ -175,7 +182,7 @@ func (d *dial) open(f *Fleet, c *client, now time.Duration) error {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 10 + d.Source, byte(c.index / 20000), 1}}); err != nil {
 		return err
 	}
-	server, err := parseAddress(d.Address)
+	server, err := parseAddress(d.node(int(c.index)))
 	if err != nil {
 		return err
 	}
@@ -184,6 +191,14 @@ func (d *dial) open(f *Fleet, c *client, now time.Duration) error {
 		return err
 	}
 	return f.watch(unix.EPOLL_CTL_ADD, fd, c.index, unix.EPOLLOUT)
+}
+
+// node is where a client connects: the first ones to Address.
+func (t *Target) node(client int) string {
+	if i := client * (len(t.Others) + 1) / t.Clients; i > 0 {
+		return t.Others[i-1]
+	}
+	return t.Address
 }
 
 // stall makes some clients stop to read.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/volute-io/volute/bench/scenario"
@@ -32,6 +31,7 @@ type Result struct {
 	Servers         []string
 	Figures         []scenario.Figure
 	Runs            map[string][]map[string]float64 // by server, in order; the n-th of all servers were side by side
+	Seconds         map[string]float64              // that a run takes, by server
 	Failures        []string
 }
 
@@ -92,88 +92,43 @@ func (r *Report) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string]string{"report.json": string(raw) + "\n", "report.md": r.markdown()}
-	for _, res := range r.Results {
-		if svg := chart(res); svg != "" {
-			files[res.Scenario+".svg"] = svg
-		}
+	text, err := r.markdown("performance.md.tmpl", "")
+	if err != nil {
+		return err
 	}
-	for name, content := range files {
+	for name, content := range map[string]string{"report.json": string(raw) + "\n", "report.md": text} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
-	return nil
+	return r.writeCharts(dir)
 }
 
-func (r *Report) markdown() string {
-	var b strings.Builder
-	m := &r.Machine
-	fmt.Fprintf(&b, "# Benchmarks\n\n`%s`, %s, %s.", r.Command, r.Began.Format("2 January 2006 15:04 MST"), r.Took.Round(time.Second))
-	if r.Quick {
-		b.WriteString(" Quick: small and short runs, for a first look only.")
+// Read reads what Write wrote into a file report.json.
+func Read(file string) (*Report, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
 	}
-	fmt.Fprintf(&b, "\n\n- Machine: %s, %d processors, %s of memory, Linux %s\n", m.Processor, m.Processors, bytesText(float64(m.Memory)), m.Kernel)
-	fmt.Fprintf(&b, "- Versions: %s\n", strings.Join(m.Versions, ", "))
-	fmt.Fprintf(&b, "- Limits: %d open files per process. Server and load generator share the machine; all traffic is on loopback.\n", m.Files)
-	fmt.Fprintf(&b, "- The machine before each run, when nothing of ours ran: %.0f %% busy in the median, %.0f %% at most\n", m.Busy.Median, m.Busy.Max)
-	b.WriteString("- CPU is what the kernel charged to the server process; memory is its resident set, growth over the server without connections.\n")
-	b.WriteString("- Each cell is the median of the runs and, in brackets, the least and the most. Servers take turns run by run, in reversed order every other time.\n\n")
-	if len(r.Goals) > 0 {
-		b.WriteString("## Goals\n\n| goal | measured | limit | |\n| --- | --- | --- | --- |\n")
-		for _, g := range r.Goals {
-			mark := "missed"
-			if g.Met {
-				mark = "met"
-			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.Text, g.Measured, g.Limit, mark)
-		}
-		b.WriteString("\n")
+	r := &Report{}
+	if err := json.Unmarshal(raw, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	r.Goals = judge(r.Results) // as they are now
+	return r, nil
+}
+
+func (r *Report) writeCharts(dir string) error {
 	for _, res := range r.Results {
-		res.markdown(&b)
-	}
-	if len(r.Instructions) > 0 {
-		b.WriteString("## Instructions\n\nWhat a fixed piece of work costs, in instructions per operation, by callgrind.\n\n| work | last report | now | |\n| --- | ---: | ---: | ---: |\n")
-		for _, i := range r.Instructions {
-			last, change := "–", ""
-			if i.Before > 0 {
-				last, change = fmt.Sprint(i.Before), fmt.Sprintf("%+.1f %%", 100*(float64(i.Now)/float64(i.Before)-1))
-			}
-			fmt.Fprintf(&b, "| %s | %s | %d | %s |\n", i.Work, last, i.Now, change)
+		svg := chart(res)
+		if svg == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, res.Scenario+".svg"), []byte(svg), 0o644); err != nil {
+			return err
 		}
 	}
-	return b.String()
-}
-
-func (res *Result) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "## %s\n\n", res.Title)
-	if chart(res) != "" {
-		fmt.Fprintf(b, "![%s](%s.svg)\n\n", res.Title, res.Scenario)
-	}
-	fmt.Fprintf(b, "| %s |", res.Scenario)
-	for _, s := range res.Servers {
-		fmt.Fprintf(b, " %s |", s)
-	}
-	b.WriteString("\n| --- |")
-	for range res.Servers {
-		b.WriteString(" ---: |")
-	}
-	for _, f := range res.Figures {
-		fmt.Fprintf(b, "\n| %s |", f.Text)
-		for _, s := range res.Servers {
-			sp := res.spread(s, f.Name)
-			if sp.N == 0 {
-				b.WriteString(" – |")
-				continue
-			}
-			fmt.Fprintf(b, " %s (%s–%s) |", Text(sp.Median, f.Unit), Text(sp.Min, f.Unit), Text(sp.Max, f.Unit))
-		}
-	}
-	b.WriteString("\n\n")
-	for _, f := range res.Failures {
-		fmt.Fprintf(b, "Failed: %s\n\n", f)
-	}
+	return nil
 }
 
 // Text writes a value with its unit.
@@ -219,4 +174,15 @@ func number(v float64) string {
 		return fmt.Sprintf("%.2f", v)
 	}
 	return fmt.Sprintf("%.3f", v)
+}
+
+// Median is a server's figure in a scenario.
+func (r *Report) Median(name, server, figure string) (v float64, ok bool) {
+	for _, res := range r.Results {
+		if res.Scenario == name {
+			sp := res.spread(server, figure)
+			return sp.Median, sp.N > 0
+		}
+	}
+	return 0, false
 }

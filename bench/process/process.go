@@ -64,10 +64,16 @@ func (p *Process) Listening(address string) error {
 	return fmt.Errorf("%s does not listen at %s", filepath.Base(p.cmd.Path), address)
 }
 
-// CPU is the time that the process has spent on processors, as the kernel's
-// scheduler counts it, to the nanosecond.
-func (p *Process) CPU() time.Duration {
-	clock := int32(^p.cmd.Process.Pid<<3 | 2) // what clock_getcpuclockid returns
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// CPU is the time that the process has spent on processors.
+func (p *Process) CPU() time.Duration { return CPU(p.PID()) }
+
+// CPU is the time that a process has spent on processors, as the kernel's
+// scheduler counts it, to the nanosecond; 0 if there is no such process.
+func CPU(pid int) time.Duration {
+	clock := int32(^pid<<3 | 2) // what clock_getcpuclockid returns
 	var ts unix.Timespec
 	if err := unix.ClockGettime(clock, &ts); err != nil {
 		return 0
@@ -75,8 +81,7 @@ func (p *Process) CPU() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// UserShare is how much of the process's CPU time was spent outside of the
-// kernel, by ticks of 10 ms.
+// ticks is the process's CPU time outside of and in the kernel, in ticks of 10 ms.
 func (p *Process) ticks() (user, system float64) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
@@ -116,12 +121,23 @@ func (p *Process) Memory() (m Memory) {
 
 // Server is what clients connect to: one process or several.
 type Server struct {
-	Kind       string
-	Address    string // clients, HTTP API, profiles
-	GRPC, RPC  string // other faces of the API; "" = none
-	Processes  []*Process
-	stops      []func()
-	profilable bool
+	Kind      string
+	Address   string // clients, HTTP API, profiles
+	GRPC, RPC string // other faces of the API; "" = none
+	Processes []*Process
+	stops     []func()
+	pages     []string // where the processes tell of themselves, if they are Go's
+}
+
+// Join is several servers as one: clients and publications go to the first.
+func Join(servers ...*Server) *Server {
+	all := *servers[0]
+	all.Processes, all.pages, all.stops = nil, nil, nil
+	for _, s := range servers {
+		all.Processes = append(all.Processes, s.Processes...)
+		all.pages = append(all.pages, s.pages...)
+	}
+	return &all
 }
 
 // Stop ends all of it.
@@ -163,9 +179,9 @@ func (s *Server) Memory() (m Memory) {
 // Settle waits until the server's memory has stopped to shrink, after asking the
 // Go runtime to collect. It returns what is left.
 func (s *Server) Settle(longest time.Duration) Memory {
-	if s.profilable {
+	for _, page := range s.pages {
 		for range 2 {
-			_ = s.get("heap?gc=1", io.Discard)
+			_ = get(page+"heap?gc=1", io.Discard)
 		}
 	}
 	m, quiet := s.Memory(), 0
@@ -189,13 +205,13 @@ func (s *Server) Profile(file string, d time.Duration) error {
 		return err
 	}
 	defer f.Close()
-	return s.get(fmt.Sprintf("profile?seconds=%d", max(1, int(d.Seconds()))), f)
+	return get(fmt.Sprintf("%sprofile?seconds=%d", s.pages[0], max(1, int(d.Seconds()))), f)
 }
 
-func (s *Server) get(page string, w io.Writer) error {
+func get(page string, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address+"/debug/pprof/"+page, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ type Options struct {
 	Ping     time.Duration // between pings; 0 = 25 s
 	History  int           // publications that a channel keeps, with recovery
 	Presence bool
+	Redis    string // address of the Redis that nodes share; "" = the server is alone
 	Faces    bool   // the other faces of the API as well
 	RPC      string // who answers "echo": "" = the server itself, pool, grpc
 }
@@ -51,7 +52,10 @@ func (p *Programs) Start(kind string, o Options) (*Server, error) {
 	if o.Ping == 0 {
 		o.Ping = 25 * time.Second
 	}
-	s := &Server{Kind: kind, Address: freeAddress(), profilable: kind != Floor}
+	s := &Server{Kind: kind, Address: freeAddress()}
+	if kind != Floor {
+		s.pages = []string{"http://" + s.Address + "/debug/pprof/"}
+	}
 	var err error
 	switch kind {
 	case Volute:
@@ -98,6 +102,9 @@ func (p *Programs) volute(s *Server, o Options) error {
 			"ping_interval": o.Ping.String(), "pong_timeout": min(8*time.Second, o.Ping*2/3).String(),
 		},
 		"channel": object{"without_namespace": channel},
+	}
+	if o.Redis != "" {
+		c["engine"] = object{"type": "redis", "redis": object{"address": []string{"redis://" + o.Redis}}}
 	}
 	if o.Faces {
 		s.GRPC, s.RPC = freeAddress(), freeAddress()
@@ -159,6 +166,9 @@ func (p *Programs) centrifuge(s *Server, o Options) error {
 	args := []string{
 		"-address", s.Address, "-ping", o.Ping.String(), "-pong", min(8*time.Second, o.Ping*2/3).String(),
 		fmt.Sprintf("-history=%d", o.History), fmt.Sprintf("-presence=%v", o.Presence), fmt.Sprintf("-tuned=%v", s.Kind == Tuned),
+	}
+	if o.Redis != "" {
+		args = append(args, "-redis", o.Redis)
 	}
 	if o.Faces {
 		s.GRPC = freeAddress()

@@ -23,7 +23,7 @@ func calls() *Scenario {
 			if err != nil {
 				return err
 			}
-			long := size(r, 5*time.Second, 1500*time.Millisecond)
+			long := size(r, 2*time.Second, 1500*time.Millisecond)
 			for _, m := range []struct {
 				name string
 				what load.Echo
@@ -97,7 +97,7 @@ func pool() *Scenario {
 			if _, _, err := r.echo(s, g, load.Echo{Rate: 500, For: 500 * time.Millisecond}); err != nil { // warm
 				return err
 			}
-			long := size(r, 5*time.Second, 1500*time.Millisecond)
+			long := size(r, 2*time.Second, 1500*time.Millisecond)
 			c, e, err := r.echo(s, g, load.Echo{Rate: 1000, For: long})
 			if err != nil {
 				return err
@@ -141,7 +141,7 @@ func fairness() *Scenario {
 			if err != nil {
 				return err
 			}
-			long := size(r, 8*time.Second, 3*time.Second)
+			long := size(r, 5*time.Second, 3*time.Second)
 			published := make(chan error, 1)
 			var p load.Published
 			go func() {

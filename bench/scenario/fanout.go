@@ -41,7 +41,7 @@ func fanout(n int) *Scenario {
 		if _, _, err := publish(load.Publish{Count: 3, Window: 1}); err != nil { // warm
 			return err
 		}
-		long := size(r, 5*time.Second, 1500*time.Millisecond)
+		long := 1500 * time.Millisecond
 		c, p, err := publish(load.Publish{For: long, Window: 1})
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func fanout(n int) *Scenario {
 		}
 		r.Set("burst", per(c.CPU, p.Delivered))
 		r.Set("burst-rate", float64(p.Delivered)/p.Elapsed.Seconds())
-		if c, p, err = publish(load.Publish{For: long, Rate: pace}); err != nil {
+		if c, p, err = publish(load.Publish{For: size(r, max(long, time.Duration(20/pace*float64(time.Second))), long), Rate: pace}); err != nil {
 			return err
 		}
 		r.Set("paced", per(c.CPU, p.Delivered))
@@ -82,7 +82,7 @@ func overload() *Scenario {
 			}
 			var p load.Published
 			c, err := r.measure(s, func() error {
-				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 8*time.Second, 2*time.Second), Rate: 300})
+				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 3*time.Second, 2*time.Second), Rate: 300})
 				return err
 			})
 			r.Set("cpu", per(c.CPU, p.Delivered))
@@ -112,7 +112,7 @@ func channels() *Scenario {
 			}
 			var p load.Published
 			c, err := r.measure(s, func() error {
-				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 6*time.Second, 2*time.Second), Rate: 2000})
+				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 3*time.Second, 2*time.Second), Rate: 2000})
 				return err
 			})
 			r.Set("cpu", per(c.CPU, p.Published))
@@ -146,7 +146,7 @@ func faces() *Scenario {
 			var p load.Published
 			c, err := r.measure(server, func() error {
 				p, err = load.Do[load.Published](g, "PublishBy", load.Call{
-					Face: face, Address: address, Count: size(r, 2000, 500), Rate: 500,
+					Face: face, Address: address, Count: size(r, 1000, 500), Rate: 500,
 				})
 				return err
 			})

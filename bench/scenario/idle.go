@@ -26,7 +26,7 @@ func connect() *Scenario {
 			if err != nil {
 				return err
 			}
-			n := size(r, 5000, 1500)
+			n := size(r, 3000, 1500)
 			// The first ones pay for what a process does only once.
 			if _, _, err := r.clients(load.Target{Address: s.Address, Clients: 500, Rate: 1000, Source: 1}); err != nil {
 				return err
@@ -57,9 +57,13 @@ func connect() *Scenario {
 
 // idle measures clients that do nothing but answer pings.
 func idle(subscriptions int) *Scenario {
+	servers := two
+	if subscriptions == 0 {
+		servers = []string{process.Volute, process.Centrifuge, process.Tuned, process.Floor}
+	}
 	return &Scenario{
 		Name: fmt.Sprintf("idle-%d", subscriptions), Title: fmt.Sprintf("Idle connections with %d subscriptions each", subscriptions),
-		Servers: []string{process.Volute, process.Centrifuge, process.Tuned, process.Floor},
+		Servers: servers,
 		Figures: []Figure{
 			{"rss", "memory per connection, settled", Bytes},
 			{"pss", "the same, PSS", Bytes},
@@ -68,15 +72,15 @@ func idle(subscriptions int) *Scenario {
 			{"ping", "CPU per ping and pong", Micros},
 		},
 		Run: func(r *Run) error {
-			ping := size(r, 10*time.Second, 4*time.Second)
+			ping := size(r, 5*time.Second, 4*time.Second)
 			s, err := r.start(process.Options{Ping: ping})
 			if err != nil {
 				return err
 			}
-			base := s.Settle(5 * time.Second)
+			base := s.Settle(time.Second)
 			n := size(r, 19_000, 6000)
 			g, _, err := r.clients(load.Target{
-				Address: s.Address, Clients: n, Rate: 4000, Subscriptions: subscriptions, Channels: 1000, Prefix: "idle",
+				Address: s.Address, Clients: n, Rate: 8000, Subscriptions: subscriptions, Channels: 1000, Prefix: "idle",
 			})
 			if err != nil {
 				return err
@@ -85,7 +89,7 @@ func idle(subscriptions int) *Scenario {
 			r.Set("base", float64(base.RSS))
 			r.Set("peak", each(s.Memory().RSS-base.RSS))
 			time.Sleep(ping) // every client has been pinged
-			m := s.Settle(size(r, 20*time.Second, 6*time.Second))
+			m := s.Settle(size(r, 15*time.Second, 6*time.Second))
 			r.Set("rss", each(m.RSS-base.RSS))
 			r.Set("pss", each(m.PSS-base.PSS))
 			before, err := load.Do[load.Counts](g, "Totals", load.None{})
@@ -93,7 +97,7 @@ func idle(subscriptions int) *Scenario {
 				return err
 			}
 			c, err := r.measure(s, func() error {
-				time.Sleep(size(r, 2*ping, ping))
+				time.Sleep(ping)
 				return nil
 			})
 			if err != nil {
@@ -123,17 +127,14 @@ func side() *Scenario {
 			n, all := size(r, 19_000, 3000), 0
 			var servers []*process.Server
 			for i := range byte(3) {
-				s, _, _, err := r.both(process.Options{}, load.Target{Clients: n, Rate: 4000, Source: i})
+				s, _, _, err := r.both(process.Options{}, load.Target{Clients: n, Rate: 8000, Source: i})
 				if err != nil {
 					return err
 				}
 				servers = append(servers, s)
 				all += n
 			}
-			rss := int64(0)
-			for _, s := range servers {
-				rss += s.Settle(size(r, 10*time.Second, 3*time.Second)).RSS
-			}
+			rss := process.Join(servers...).Settle(size(r, 10*time.Second, 3*time.Second)).RSS
 			r.Set("connections", float64(all))
 			r.Set("rss", float64(rss))
 			r.Set("each", float64(rss)/float64(all))

@@ -161,5 +161,10 @@ func All() []*Scenario {
 	for _, n := range []int{1, 10, 100, 1000, 10_000, 19_000} {
 		all = append(all, fanout(n))
 	}
-	return append(all, overload(), channels(), faces(), calls(), pool(), recovery(), slow(), fairness(), million(), presence())
+	return append(
+		all, overload(), channels(), faces(), calls(), pool(), recovery(), slow(), fairness(), million(), presence(),
+		redisPublish(0), redisPublish(100),
+		redisFanout("redis-fanout-1", 64, 1, 2000), redisFanout("redis-fanout-100", 10, 100, 200), redisFanout("redis-channels", 2000, 5, 2000),
+		nodeDeath(500), nodeDeath(10_000), redisPresence(), redisCost(),
+	)
 }

@@ -41,7 +41,7 @@ func recovery() *Scenario {
 			}
 			var d load.Dialed
 			c, err := r.measure(s, func() error {
-				d, err = load.Do[load.Dialed](g, "Reconnect", 0.0)
+				d, err = load.Do[load.Dialed](g, "Reconnect", "")
 				return err
 			})
 			if err != nil {
@@ -79,7 +79,7 @@ func slow() *Scenario {
 			}
 			var p load.Published
 			c, err := r.measure(s, func() error {
-				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 10*time.Second, 3*time.Second), Rate: 300})
+				p, err = load.Do[load.Published](g, "Publish", load.Publish{For: size(r, 4*time.Second, 3*time.Second), Rate: 300})
 				return err
 			})
 			r.Set("cpu", per(c.CPU, p.Delivered))
@@ -106,7 +106,7 @@ func million() *Scenario {
 			{"rss_bytes", "memory per session, with its transport and its subscription", Bytes},
 			{"heap_bytes", "of it live on the heap", Bytes},
 			{"connect_cpu_ns", "CPU per session: connect and subscribe", Nanos},
-			{"deliver_cpu_ns", "CPU per delivery", Nanos},
+			{"deliver_cpu_ns", "CPU per delivery, without the pings meanwhile", Nanos},
 			{"ping_cpu_ns", "CPU per ping and pong, whole process", Nanos},
 		},
 		Run: func(r *Run) error {
@@ -114,7 +114,7 @@ func million() *Scenario {
 			if r.Kind == Many {
 				n = size(r, 1_000_000, 200_000)
 			}
-			return r.crowd("-what", "sessions", "-n", fmt.Sprint(n), "-ping", size(r, "10s", "3s"))
+			return r.crowd("-what", "sessions", "-n", fmt.Sprint(n), "-ping", size(r, "8s", "3s"))
 		},
 	}
 }

@@ -142,6 +142,33 @@ func BenchmarkSubscribe(b *testing.B) {
 	}
 }
 
+// BenchmarkRecover brings 10 publications to a client that comes back.
+func BenchmarkRecover(b *testing.B) {
+	n := idleNode(b, nil)
+	n.connectOne(b, "news:sport")
+	s, t := n.connectOne(b)
+	var epoch string
+	for i := range 10 {
+		r, err := n.Publish(b.Context(), volute.PublishRequest{Channel: "news:sport", Data: fmt.Appendf(nil, `{"text":"Hello, world!","n":%d}`, i)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		epoch = r.Position.Epoch
+	}
+	subscribe := fmt.Appendf(nil, `{"id":2,"subscribe":{"channel":"news:sport","recover":true,"offset":0,"epoch":"%s"}}`, epoch)
+	unsubscribe := []byte(`{"id":3,"unsubscribe":{"channel":"news:sport"}}`)
+	b.ReportAllocs()
+	before, rounds := t.bytes, 0
+	for b.Loop() {
+		s.Receive(subscribe)
+		s.Receive(unsubscribe)
+		rounds++
+	}
+	if got := (t.bytes - before) / rounds; got < 10*len(`{"data":{"text":"Hello, world!","n":0},"offset":1}`) {
+		b.Fatalf("%d bytes are not 10 publications", got)
+	}
+}
+
 func BenchmarkPong(b *testing.B) {
 	n := idleNode(b, nil)
 	s, _ := n.connectOne(b)

@@ -267,3 +267,21 @@ func TestStaleSocket(t *testing.T) {
 		t.Error("a file that is not a socket was removed")
 	}
 }
+
+// BenchmarkFrame writes a request of a worker and reads it.
+func BenchmarkFrame(b *testing.B) {
+	payload := bytes.Repeat([]byte("x"), 256)
+	var pipe bytes.Buffer
+	in := goridge.NewReader(&pipe, 1<<20)
+	var out []byte
+	var frame goridge.Frame
+	b.ReportAllocs()
+	b.SetBytes(int64(len(payload)))
+	for b.Loop() {
+		out = goridge.Append(out[:0], goridge.Proto, 0, []uint32{0}, payload)
+		pipe.Write(out)
+		if err := in.Read(&frame); err != nil || len(frame.Payload) != len(payload) {
+			b.Fatal(len(frame.Payload), err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,8 +20,14 @@ var fixedWork = []struct{ pkg, benchmark string }{
 	{"wire", "BenchmarkDecodePublish/protobuf"},
 	{"wire", "BenchmarkEncodePush/json"},
 	{"wire", "BenchmarkEncodePush/protobuf"},
-	{"engine", "BenchmarkFanout"},
+	{"engine", "BenchmarkFanout/index"},
+	{"engine", "BenchmarkFanout/news:sport"},
+	{"engine", "BenchmarkRecover"},
+	{"engine", "BenchmarkConnect"},
 	{"engine", "BenchmarkRPC"},
+	{"engine", "BenchmarkPong"},
+	{"codec", "BenchmarkRPC"},
+	{"codec", "BenchmarkPublishJSON"},
 	{"goridge", "BenchmarkFrame"},
 }
 
@@ -28,7 +35,7 @@ var collected = regexp.MustCompile(`Collected : (\d+)`)
 
 // instructions counts what the fixed work costs. Without valgrind there is
 // nothing to say.
-func instructions(dir string, last map[string]int64) (all []paper.Instructions) {
+func instructions(dir string, last []paper.Instructions) (all []paper.Instructions) {
 	if _, err := exec.LookPath("valgrind"); err != nil {
 		return nil
 	}
@@ -42,7 +49,7 @@ func instructions(dir string, last map[string]int64) (all []paper.Instructions) 
 			}
 		}
 		// What starting costs is in both counts.
-		const once, more = 500, 2500
+		const once, more = 500, 6500
 		few, err := count(program, w.benchmark, once)
 		many := few
 		if err == nil {
@@ -53,7 +60,13 @@ func instructions(dir string, last map[string]int64) (all []paper.Instructions) 
 			continue
 		}
 		name := w.pkg + "." + strings.TrimPrefix(w.benchmark, "Benchmark")
-		all = append(all, paper.Instructions{Work: name, Before: last[name], Now: (many - few) / (more - once)})
+		now := paper.Instructions{Work: name, Now: (many - few) / (more - once)}
+		for _, i := range last {
+			if i.Work == name {
+				now.Before = i.Now
+			}
+		}
+		all = append(all, now)
 		fmt.Fprintf(os.Stderr, "instructions %-30s %d\n", name, all[len(all)-1].Now)
 	}
 	return all
@@ -66,9 +79,12 @@ func count(program, benchmark string, n int) (int64, error) {
 	// Signals between instructions, and threads, are more than valgrind takes.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1", "GOGC=off")
 	out, err := cmd.CombinedOutput()
-	m := collected.FindSubmatch(out)
-	if err != nil || m == nil {
+	if err != nil {
 		return 0, fmt.Errorf("valgrind: %w\n%.500s", err, out)
+	}
+	m := collected.FindSubmatch(out)
+	if m == nil || !bytes.Contains(out, []byte("\n"+benchmark)) {
+		return 0, fmt.Errorf("the benchmark was not run:\n%.500s", out)
 	}
 	return strconv.ParseInt(string(m[1]), 10, 64)
 }

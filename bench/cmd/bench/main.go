@@ -1,17 +1,17 @@
 // Command bench measures Volute against other servers, side by side, and writes
 // a report. It runs in the folder bench of the repository:
 //
-//	go run -mod=mod ./cmd/bench              all scenarios, five runs each (an hour)
-//	go run -mod=mod ./cmd/bench -quick       a first look, in three minutes
+//	go run -mod=mod ./cmd/bench              all scenarios, five runs each (50 minutes)
+//	go run -mod=mod ./cmd/bench -quick       a first look, in six minutes
 //	go run -mod=mod ./cmd/bench -only "fanout*"  some scenarios only
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -80,17 +80,23 @@ func (o *options) run() error {
 	}
 	r := paper.Report{
 		Began: time.Now(), Quick: o.quick, Machine: paper.ThisMachine(),
-		Command: strings.Join(append([]string{"bench"}, os.Args[1:]...), " "),
+		Command: command(),
 	}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt)
-	var busy []float64
-	for _, s := range scenario.All() {
-		if !chosen(o.only, s.Name) {
-			continue
-		}
+	last := o.last()
+	all := slices.DeleteFunc(scenario.All(), func(s *scenario.Scenario) bool { return !chosen(o.only, s.Name) })
+	for _, s := range all {
 		s.Servers = slices.DeleteFunc(s.Servers, func(name string) bool { return !chosen(o.servers, name) })
-		result := &paper.Result{Scenario: s.Name, Title: s.Title, Servers: s.Servers, Figures: s.Figures, Runs: map[string][]map[string]float64{}}
+	}
+	progress := newProgress(all, o.runs, last)
+	var busy []float64
+	for _, s := range all {
+		result := &paper.Result{
+			Scenario: s.Name, Title: s.Title, Servers: s.Servers, Figures: s.Figures,
+			Runs: map[string][]map[string]float64{}, Seconds: map[string]float64{},
+		}
+		progress.begin(s)
 		for i := range o.runs {
 			order := slices.Clone(s.Servers)
 			if i%2 == 1 {
@@ -100,28 +106,31 @@ func (o *options) run() error {
 				if len(interrupted) > 0 {
 					return fmt.Errorf("interrupted")
 				}
-				busy = append(busy, paper.Busyness(300*time.Millisecond))
-				o.one(programs, s, kind, i, result)
+				busy = append(busy, paper.Busyness(100*time.Millisecond))
+				took := o.one(programs, s, kind, i, result)
+				result.Seconds[kind] += took.Seconds() / float64(o.runs)
+				progress.took(s.Name, kind, took)
 			}
 		}
 		r.Results = append(r.Results, result)
 	}
 	if o.count {
-		r.Instructions = instructions(dir, o.last())
+		r.Instructions = instructions(dir, last.Instructions)
 	}
 	r.Took, r.Machine.Busy = time.Since(r.Began), paper.NewBusy(busy)
 	return r.Write(o.out)
 }
 
-// one does one run and notes what came of it.
-func (o *options) one(programs *process.Programs, s *scenario.Scenario, kind string, i int, result *paper.Result) {
+// one does one run, notes what came of it, and returns how long it took.
+func (o *options) one(programs *process.Programs, s *scenario.Scenario, kind string, i int, result *paper.Result) (took time.Duration) {
 	run := &scenario.Run{Programs: programs, Kind: kind, Quick: o.quick, Profiles: o.profiles}
 	began := time.Now()
 	figures, err := run.Do(s)
+	took = time.Since(began)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		result.Failures = append(result.Failures, err.Error())
-		return
+		return took
 	}
 	result.Runs[kind] = append(result.Runs[kind], figures)
 	var line strings.Builder
@@ -130,7 +139,21 @@ func (o *options) one(programs *process.Programs, s *scenario.Scenario, kind str
 			fmt.Fprintf(&line, "  %s %s", f.Name, paper.Text(v, f.Unit))
 		}
 	}
-	fmt.Fprintf(os.Stderr, "%-12s %d %-22s %5.1fs%s\n", s.Name, i+1, kind, time.Since(began).Seconds(), line.String())
+	fmt.Fprintf(os.Stderr, "%-12s %d %-22s %5.1fs%s\n", s.Name, i+1, kind, took.Seconds(), line.String())
+	return took
+}
+
+// command is what was typed, without where the files go.
+func command() string {
+	words := []string{"bench"}
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "out", "profiles":
+		default:
+			words = append(words, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return strings.Join(words, " ")
 }
 
 // chosen reports whether a name is in a list, where "x*" is every name that
@@ -142,14 +165,10 @@ func chosen(list, name string) bool {
 	})
 }
 
-// last reads the instruction counts of the report that is there.
-func (o *options) last() map[string]int64 {
-	last := map[string]int64{}
-	var r paper.Report
-	if b, err := os.ReadFile(o.out + "/report.json"); err == nil && json.Unmarshal(b, &r) == nil {
-		for _, i := range r.Instructions {
-			last[i.Work] = i.Now
-		}
+// last reads the report that is there, if there is one.
+func (o *options) last() *paper.Report {
+	if r, err := paper.Read(filepath.Join(o.out, "report.json")); err == nil {
+		return r
 	}
-	return last
+	return &paper.Report{}
 }

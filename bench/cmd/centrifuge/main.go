@@ -24,6 +24,7 @@ import (
 
 type options struct {
 	address, grpcAddress, proxy string
+	redis                       string
 	ping, pong                  time.Duration
 	history                     int
 	presence, tuned             bool
@@ -34,6 +35,7 @@ func main() {
 	flag.StringVar(&o.address, "address", "127.0.0.1:8000", "clients, HTTP API and profiles")
 	flag.StringVar(&o.grpcAddress, "grpc", "", "gRPC API")
 	flag.StringVar(&o.proxy, "proxy", "", "gRPC service that answers RPC; empty answers echo here")
+	flag.StringVar(&o.redis, "redis", "", "host:port of the Redis that nodes share, with the library's defaults; empty is alone")
 	flag.DurationVar(&o.ping, "ping", 25*time.Second, "between pings")
 	flag.DurationVar(&o.pong, "pong", 8*time.Second, "to answer a ping")
 	flag.IntVar(&o.history, "history", 0, "publications that a channel keeps, with recovery")
@@ -70,6 +72,11 @@ func (o *options) serve() error {
 		})
 		client.OnRPC(rpc)
 	})
+	if o.redis != "" {
+		if err := o.share(node); err != nil {
+			return err
+		}
+	}
 	if err := node.Run(); err != nil {
 		return err
 	}
@@ -112,6 +119,26 @@ func (o *options) serve() error {
 		_, _ = w.Write([]byte(`{"result":{}}`))
 	})
 	return http.ListenAndServe(o.address, nil) //nolint:gosec // on loopback, for minutes
+}
+
+// share makes the node one of several on a Redis.
+func (o *options) share(node *centrifuge.Node) error {
+	shard, err := centrifuge.NewRedisShard(node, centrifuge.RedisShardConfig{Address: o.redis})
+	if err != nil {
+		return err
+	}
+	shards := []*centrifuge.RedisShard{shard}
+	broker, err := centrifuge.NewRedisBroker(node, centrifuge.RedisBrokerConfig{Shards: shards})
+	if err != nil {
+		return err
+	}
+	presence, err := centrifuge.NewRedisPresenceManager(node, centrifuge.RedisPresenceManagerConfig{Shards: shards})
+	if err != nil {
+		return err
+	}
+	node.SetBroker(broker)
+	node.SetPresenceManager(presence)
+	return nil
 }
 
 // rpc answers calls here, or asks a service as Centrifugo's RPC proxy does.
