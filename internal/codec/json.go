@@ -188,61 +188,59 @@ func appendString(b []byte, s string) []byte {
 
 // UnmarshalJSON reads the form that MarshalJSON writes into m, which it resets.
 // Fields it does not know are ignored, and so is null, except for bytes fields:
-// they take whatever JSON they are given. Errors name the field.
+// they take whatever JSON they are given. Of members with the same name the last
+// one counts. Errors name the field.
 func UnmarshalJSON(p []byte, m proto.Message) error {
 	proto.Reset(m)
+	if !json.Valid(p) {
+		return want("an object", json.Unmarshal(p, new(json.RawMessage)))
+	}
 	return readMessage(p, m.ProtoReflect(), 0)
 }
 
+// readMessage reads an object. p is valid JSON, here and in what follows.
 func readMessage(p []byte, m protoreflect.Message, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("messages nest deeper than %d levels", maxDepth)
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(p, &members); err != nil {
-		return want("an object", err)
-	}
 	fields := m.Descriptor().Fields()
-	for name, p := range members {
+	return members(p, func(name, p []byte) error {
 		fd := fields.ByName(protoreflect.Name(name))
 		if fd == nil || string(p) == "null" && fd.Kind() != protoreflect.BytesKind {
-			continue
+			return nil
 		}
 		if err := readField(p, m, fd, depth); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func readField(p []byte, m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) error {
 	switch {
 	case fd.IsList():
-		var elements []json.RawMessage
-		if err := json.Unmarshal(p, &elements); err != nil {
-			return want("an array", err)
-		}
-		list := m.Mutable(fd).List()
-		for i, p := range elements {
+		m.Clear(fd)
+		list, i := m.Mutable(fd).List(), 0
+		return elements(p, func(p []byte) error {
 			v, err := readValue(p, fd, list.NewElement, depth)
 			if err != nil {
 				return fmt.Errorf("[%d]: %w", i, err)
 			}
 			list.Append(v)
-		}
+			i++
+			return nil
+		})
 	case fd.IsMap():
-		var members map[string]json.RawMessage
-		if err := json.Unmarshal(p, &members); err != nil {
-			return want("an object", err)
-		}
+		m.Clear(fd)
 		dict := m.Mutable(fd).Map()
-		for k, p := range members {
+		return members(p, func(name, p []byte) error {
 			v, err := readValue(p, fd.MapValue(), dict.NewValue, depth)
 			if err != nil {
-				return fmt.Errorf("%s: %w", k, err)
+				return fmt.Errorf("%s: %w", name, err)
 			}
-			dict.Set(protoreflect.ValueOfString(k).MapKey(), v)
-		}
+			dict.Set(protoreflect.ValueOfString(string(name)).MapKey(), v)
+			return nil
+		})
 	default:
 		v, err := readValue(p, fd, func() protoreflect.Value { return m.NewField(fd) }, depth)
 		if err != nil {
@@ -258,7 +256,7 @@ func readValue(p []byte, fd protoreflect.FieldDescriptor, fresh func() protorefl
 	var none protoreflect.Value
 	switch kind := fd.Kind(); kind {
 	case protoreflect.BytesKind:
-		return protoreflect.ValueOfBytes(p), nil
+		return protoreflect.ValueOfBytes(bytes.Clone(p)), nil
 	case protoreflect.MessageKind:
 		v := fresh()
 		if string(p) == "null" {
@@ -268,6 +266,9 @@ func readValue(p []byte, fd protoreflect.FieldDescriptor, fresh func() protorefl
 	case protoreflect.BoolKind:
 		return scalar(p, "true or false", protoreflect.ValueOfBool)
 	case protoreflect.StringKind:
+		if s, ok := plain(p); ok {
+			return protoreflect.ValueOfString(string(s)), nil
+		}
 		return scalar(p, "a string", protoreflect.ValueOfString)
 	case protoreflect.Int32Kind:
 		return scalar(p, "an integer of 32 bits", protoreflect.ValueOfInt32)
