@@ -108,7 +108,9 @@ var chinese = map[string]string{
 	"bytes to Redis per publication": "每条发布发往 Redis 的字节", "bytes from Redis per publication and node": "每条发布每个节点从 Redis 收到的字节",
 	"memory of Redis per channel with 20 publications": "每个保存 20 条发布的频道的 Redis 内存",
 
-	missed["fanout-10000 cpu floor"]:                 "与 floor 一样，每条消息一次系统调用；{user} 的 CPU 在内核之外。",
+	missed["idle-0 ping centrifuge"]:                 "剩下的是内核来回各处理一条消息的工作：只做这件事的 floor 就在下表旁边一列。",
+	missed["fanout-10000 cpu floor"]:                 "两个循环同时发送，并与接收者共用两个核，floor 只用一个线程发送；{user} 的 CPU 在内核之外。",
+	missed["pool paced centrifuge + gRPC + pool"]:    "在这个速率下，一次调用大部分是依次唤醒：循环、进程池、worker，再回来；100 个客户端不停调用时，每次调用为 {full}。",
 	missed["calls paced floor"]:                      "在这个速率下，每次唤醒大约只处理一次调用，因此 Go 运行时自身的唤醒也计入其中；{user} 的 CPU 在内核之外，每秒 20,000 次调用时每次调用花费 {faster}。",
 	missed["calls paced centrifuge"]:                 "在这个速率下，每次唤醒大约只处理一次调用，因此 Go 运行时自身的唤醒也计入其中；每秒 20,000 次调用时每次调用花费 {faster}。",
 	missed["connect cpu centrifuge"]:                 "接受和关闭套接字对两者都是内核的工作；{user} 的 CPU 在内核之外。",
@@ -120,7 +122,7 @@ var chinese = map[string]string{
 	missed["redis-publish-history full centrifuge"]:  "与不带历史时相同。",
 	missed["redis-fanout-1 cpu centrifuge"]:          "每条发布只有一次送达：大部分开销是 HTTP 请求，两者都用 net/http。",
 	missed["redis-fanout-1 full centrifuge"]:         "每条发布只有一次送达：大部分开销是 HTTP 请求，与没有订阅者的发布相同。",
-	missed["redis-fanout-100 cpu centrifuge"]:        "两者都是每条消息一次系统调用；{user} 的 CPU 在内核之外。",
-	missed["redis-fanout-100 full centrifuge"]:       "两者都是每条消息一次系统调用。",
+	missed["redis-fanout-100 cpu centrifuge"]:        "对两者来说，发送都是内核的工作；{user} 的 CPU 在内核之外。",
+	missed["redis-fanout-100 full centrifuge"]:       "对两者来说，发送都是内核的工作。",
 	missed["redis-channels cpu centrifuge"]:          "每条发布五次送达：很大一部分是 HTTP 请求，两者都用 net/http。",
 }

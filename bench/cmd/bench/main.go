@@ -104,7 +104,7 @@ func (o *options) run() error {
 			}
 			for _, kind := range order {
 				if len(interrupted) > 0 {
-					return fmt.Errorf("interrupted")
+					return fmt.Errorf("interrupted; %s has what was measured before this scenario", o.out)
 				}
 				busy = append(busy, paper.Busyness(100*time.Millisecond))
 				took := o.one(programs, s, kind, i, result)
@@ -113,11 +113,16 @@ func (o *options) run() error {
 			}
 		}
 		r.Results = append(r.Results, result)
+		// What was measured is kept, whatever comes.
+		r.Took, r.Machine.Busy = time.Since(r.Began), paper.NewBusy(busy)
+		if err := r.Write(o.out); err != nil {
+			return err
+		}
 	}
 	if o.count {
 		r.Instructions = instructions(dir, last.Instructions)
+		r.Took = time.Since(r.Began)
 	}
-	r.Took, r.Machine.Busy = time.Since(r.Began), paper.NewBusy(busy)
 	return r.Write(o.out)
 }
 
