@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 )
 
 // What follows takes valid JSON apart: encoding/json would check each part again,
@@ -99,7 +100,7 @@ func value(p []byte) (v, rest []byte) {
 		case ',', ' ', '\t', '\n', '\r', ':':
 			continue
 		default: // a word or a number
-			for i+1 < len(p) && !bytes.ContainsRune([]byte(",]} \t\n\r"), rune(p[i+1])) {
+			for i+1 < len(p) && strings.IndexByte(",]} \t\n\r", p[i+1]) < 0 {
 				i++
 			}
 		}

@@ -74,7 +74,7 @@ const notSent = -1
 // mayJoin reports whether p, which does not change before submit, can be part of
 // the loop's batch. Nothing of the connection is in it yet.
 func (c *Conn) mayJoin(p []byte) bool {
-	return c.fd >= 0 && c.loop.batch.ring != nil && len(p) <= maxBatched && c.state != closed && (c.out == nil || c.out.size == 0)
+	return c.fd >= 0 && c.loop.batch.ring != nil && len(p) <= maxBatched && c.state != closed && !c.queued()
 }
 
 // leaveBatch makes sure that nothing of the connection waits in the loop's batch.

@@ -68,8 +68,9 @@ func (c *Conn) Loop() *Loop { return c.loop }
 // Read call is gathered and leaves in one send after it. Such output, and what
 // is shared, leaves together with that of other connections before the loop
 // waits; the rest is tried at once. What does not fit waits: by reference if
-// shared, which says that nobody changes p ever again, else as a copy. After the connection was closed,
-// flushing included, Write does nothing. Failures are told by Handler.Closed.
+// shared, which says that nobody changes p ever again, else as a copy. After the
+// connection was closed, flushing included, Write does nothing. Failures are told
+// by Handler.Closed.
 func (c *Conn) Write(p []byte, shared bool) {
 	if c.state != open || len(p) == 0 {
 		return
@@ -227,7 +228,7 @@ func (c *Conn) transmit(p []byte, shared bool) {
 	}
 	c.leaveBatch()
 	switch {
-	case c.fd < 0 || c.out != nil && c.out.size > 0:
+	case c.fd < 0 || c.queued():
 		c.sentSome(p, shared, 0, nil)
 	case shared && c.mayJoin(p):
 		c.loop.add(c, p, true)
@@ -324,9 +325,10 @@ func (c *Conn) wantsInput() bool {
 }
 
 // wantsOutput reports whether something waits to be sent.
-func (c *Conn) wantsOutput() bool {
-	return c.out != nil && c.out.size > 0 && c.state <= flushing
-}
+func (c *Conn) wantsOutput() bool { return c.queued() && c.state <= flushing }
+
+// queued reports whether the outbox has something to send.
+func (c *Conn) queued() bool { return c.out != nil && c.out.size > 0 }
 
 // watch makes the driver do what the connection wants.
 func (c *Conn) watch() {
